@@ -1,0 +1,260 @@
+/* The inside of a struct kcp, shared by the kcp*.c files and nobody else.
+ *
+ *   kcp.c         life, settings, timers, what the caller asks about
+ *   kcp_ring.c    memory of the windows and of the queues of numbers
+ *   kcp_input.c   a datagram's segments, one by one
+ *   kcp_recv.c    the receive window
+ *   kcp_send.c    the send window, as the application fills it and acknowledgements drain it; RTT
+ *   kcp_loss.c    which transmissions were lost, and the congestion window's answer
+ *   kcp_flush.c   packing datagrams
+ */
+#ifndef KCPSOCKET_KCP_INTERNAL_H
+#define KCPSOCKET_KCP_INTERNAL_H
+
+#include "kcp.h"
+#include "wire.h"
+
+enum {
+    KCP_RING_MIN = 16,         /* slots of a ring that is in use at all */
+    KCP_RING_MAX = 65536,      /* slots: a full window and the closing PUSH behind it */
+    KCP_ACKS_MAX = 4096,       /* ACKs that may wait; a caller flushes long before */
+    KCP_RESEND_MAX = 16,       /* a larger `resend` counts as this */
+    KCP_FAST_LIMIT = 5,        /* fast and early retransmissions of one segment; from then on only its RTO counts */
+    KCP_RTO_DEFAULT = 200,     /* ms, before the first RTT sample */
+    KCP_RTO_MIN = 100,         /* ms */
+    KCP_RTO_MIN_NODELAY = 30,  /* ms */
+    KCP_RTO_MAX = 60000,       /* ms; an RTT sample must be smaller as well */
+    KCP_WINDOW_INITIAL = 32,   /* packets that the peer is taken to have room for until it says */
+    KCP_SSTHRESH_MIN = 2,      /* packets */
+    KCP_PROBE_MIN = 500,       /* ms until the first probe of a shut window */
+    KCP_PROBE_MAX = 120000,    /* ms */
+    KCP_SUSPECT_DATAGRAMS = 3, /* old una's that make a restart */
+    KCP_SUSPECT_MS = 200,      /* and the least time over which they come */
+    KCP_SUSPECT_ASKS = 10,     /* probes without an answer that end a suspicion */
+    KCP_RESET_AGE = 120000,    /* ms: an older echo of our clock does not vouch for a RESET */
+};
+
+/* Why a segment is to be sent again. */
+enum kcp_lost {
+    KCP_LOST_NOT = 0,
+    KCP_LOST_FAST = 1,    /* overtaken by `resend` transmissions */
+    KCP_LOST_EARLY = 2,   /* overtaken by one, and nothing new to send */
+    KCP_LOST_TIMEOUT = 3, /* its RTO passed */
+};
+
+/* A segment of the send window. One without bytes is the closing one. */
+struct send_slot {
+    uint8_t *data;     /* a buffer of the pool; NULL for the closing segment and once acknowledged */
+    uint32_t ts;       /* ms: the last transmission, which an ACK names by it */
+    uint32_t resendts; /* ms: when the RTO passes */
+    uint32_t order;    /* number of the last transmission among all */
+    uint16_t length;   /* bytes of data */
+    uint16_t rto;      /* ms, grows with each time-out */
+    uint16_t xmit;     /* transmissions, saturating */
+    uint8_t fast;      /* retransmissions that were fast or early */
+    uint8_t acked : 1; /* by its sn; una has not come this far yet */
+    uint8_t lost : 2;  /* enum kcp_lost; not 0: its sn waits in kcp.lost */
+};
+
+/* A place of the receive window. */
+struct recv_slot {
+    const uint8_t *data; /* the pool's, or the datagram's if borrowed; NULL for none */
+    uint16_t length;     /* bytes of data */
+    uint8_t present : 1; /* the segment has arrived */
+    uint8_t borrowed : 1;
+    uint8_t told : 1;    /* an ACK with this sn went out: the peer will never send it again */
+};
+
+/* Numbers in the order they came, entry `i` at slot[i & (size - 1)]. */
+struct number_queue {
+    uint32_t *slot;      /* NULL while size is 0 */
+    uint32_t size;       /* slots, a power of two */
+    uint32_t head, tail; /* the oldest entry; behind the newest */
+};
+
+struct kcp_ack {
+    uint32_t sn, ts; /* of the PUSH */
+};
+
+struct kcp {
+    struct kcp_settings settings;
+    struct kcp_counters counters;
+    struct pool *pool;
+    uint32_t conv;
+    uint32_t mss; /* payload bytes of a full segment */
+
+    /* Send window: in flight from snd_una, queued from snd_nxt, to before snd_end. */
+    struct send_slot *snd;
+    uint32_t snd_size; /* slots, a power of two, or 0 */
+    uint32_t snd_una, snd_nxt, snd_end;
+    uint32_t in_flight; /* segments of [una, nxt) not acknowledged by their sn either */
+    uint32_t open_tail; /* bytes at the last segment's end that kcp_writable offered */
+    uint32_t open_new;  /* fresh segments that kcp_writable offered */
+    bool finished;      /* the last segment is the closing one */
+
+    /* What the peer lets us send. */
+    uint32_t rmt_edge; /* first sn beyond the peer's window */
+    uint32_t rmt_una;  /* una of the segment that told the edge */
+    bool rmt_known;    /* something has told it */
+    uint32_t cwnd, ssthresh; /* packets */
+    uint32_t incr;     /* bytes: cwnd with the part that is not a packet yet */
+
+    /* Round-trip time; scaled so that small differences are not lost. */
+    bool measured;
+    int32_t srtt8;    /* ms * 8 */
+    int32_t rttvar32; /* ms * 32 */
+    uint32_t rto;     /* ms */
+
+    /* Loss detection: see kcp_loss.c. */
+    struct number_queue log;  /* sn of each transmission, by its order; the cursor is its head */
+    struct number_queue lost; /* sn of segments to send again */
+    uint32_t top[KCP_RESEND_MAX]; /* the largest acknowledged orders, descending */
+    uint32_t top_count;
+    bool early_armed;   /* a segment has been overtaken, if not often enough to be lost */
+    uint32_t early_ts;  /* ms: when the next flush looks after it */
+    uint32_t rto_bound; /* ms: no RTO in flight passes before */
+
+    /* Receive window: consumed up to rcv_head, in order up to rcv_nxt, out of order up to rcv_edge. */
+    struct recv_slot *rcv;
+    uint32_t rcv_size; /* slots, a power of two, or 0 */
+    uint32_t rcv_head, rcv_nxt, rcv_edge;
+    uint32_t rcv_offset; /* bytes of the head's that are consumed */
+    uint32_t rcv_count;  /* slots present */
+    bool rcv_ended;      /* the closing segment lies in order */
+    uint32_t rcv_fin;    /* its sn */
+    struct number_queue borrowed; /* sn of slots borrowed since the last kcp_settle */
+
+    /* Acknowledgements to send. */
+    struct kcp_ack *acks;
+    uint32_t ack_count, ack_size; /* entries in use, allocated */
+    uint32_t ack_pushes;          /* PUSHes they stand for, */
+    uint32_t ack_bytes;           /* and payload bytes; una speaks for most of them */
+    uint32_t ack_ts;              /* ms: when the first of them came */
+    bool ack_now;                 /* one of them does not wait for company */
+    uint32_t told_una, told_wnd;  /* what the last segment that we sent said */
+
+    /* Probes. */
+    bool ask, tell;       /* a WASK, a WINS goes with the next flush */
+    uint32_t probe_wait;  /* ms between probes of a shut window; 0: not shut, or not noticed yet */
+    uint32_t probe_ts;    /* ms: the next one */
+    uint32_t probe_since; /* ms: when probing began */
+    uint32_t probes;      /* sent since */
+    uint32_t asked_ts;    /* ts of the peer's last WASK, which a WINS echoes */
+    uint32_t peer_ts;     /* the peer's clock, as last heard: vouches for our RESET */
+
+    /* Is the peer alive, and the same? */
+    uint32_t heard_ts;     /* ms: anything arrived */
+    uint32_t progress_ts;  /* ms: something was acknowledged, or sent with nothing else in flight */
+    bool exhausted;        /* since then a segment had its dead_link-th transmission */
+    uint32_t suspect_count; /* datagrams with an old una; 0: no suspicion */
+    uint32_t suspect_since, suspect_last; /* ms: the first, the latest of them */
+    uint32_t suspect_ask;  /* ms: when to ask again */
+    uint32_t suspect_asks; /* questions since the latest of them */
+};
+
+/* --- kcp_ring.c --- */
+
+/* Makes room for `count` slots from snd_una, or from rcv_head. False when out of memory: nothing changed. */
+bool kcp_send_reserve(struct kcp *kcp, uint32_t count);
+bool kcp_recv_reserve(struct kcp *kcp, uint32_t count);
+
+/* Appends, growing up to `limit` slots. False when full or out of memory. */
+bool number_queue_push(struct number_queue *queue, uint32_t number, uint32_t limit);
+
+/* Empties it, numbering on, and lets go of more than the smallest size. */
+void number_queue_drain(struct number_queue *queue);
+
+static inline struct send_slot *send_at(const struct kcp *kcp, uint32_t sn)
+{
+    return &kcp->snd[sn & (kcp->snd_size - 1)];
+}
+
+static inline struct recv_slot *recv_at(const struct kcp *kcp, uint32_t sn)
+{
+    return &kcp->rcv[sn & (kcp->rcv_size - 1)];
+}
+
+static inline uint32_t *number_at(const struct number_queue *queue, uint32_t index)
+{
+    return &queue->slot[index & (queue->size - 1)];
+}
+
+/* --- kcp.c --- */
+
+/* Packets that may be in flight: the smallest of our window, the peer's, and the congestion window if there is one. */
+uint32_t kcp_window(const struct kcp *kcp);
+
+/* Queued segments that the windows let out now. */
+uint32_t kcp_sendable(const struct kcp *kcp);
+
+/* True when only word from the peer can move things on, and no RTO will fetch it: its window is shut before what is
+ * queued, or it holds everything in flight and does not say so by una. */
+bool kcp_stalled(const struct kcp *kcp);
+
+/* --- kcp_send.c --- */
+
+/* Takes an RTT sample, ms. */
+void kcp_rtt_update(struct kcp *kcp, uint32_t rtt);
+
+/* Computes rto anew, after a sample or a setting. */
+void kcp_rto_update(struct kcp *kcp);
+
+/* The peer has everything before `una`, which lies in [snd_una, snd_nxt]. True if it is news. */
+bool kcp_ack_una(struct kcp *kcp, uint32_t una, uint32_t now);
+
+/* The peer has `sn`, by a transmission at `ts`. */
+void kcp_ack_sn(struct kcp *kcp, uint32_t sn, uint32_t ts, uint32_t now);
+
+/* Returns every buffer. */
+void kcp_send_release(struct kcp *kcp);
+
+/* --- kcp_loss.c --- */
+
+/* A transmission of this order has arrived. */
+void kcp_note_arrival(struct kcp *kcp, uint32_t order);
+
+/* Logs a transmission of `sn` and returns its order. */
+uint32_t kcp_log_transmission(struct kcp *kcp, uint32_t sn);
+
+/* Nothing is in flight: forgets all transmissions. */
+void kcp_log_clear(struct kcp *kcp);
+
+/* Finds segments overtaken `resend` times, after arrivals were noted. */
+void kcp_find_overtaken(struct kcp *kcp, uint32_t now);
+
+/* In a flush: finds segments overtaken once if nothing new is to be sent, else puts that off. */
+void kcp_find_early(struct kcp *kcp, bool nothing_new, uint32_t now);
+
+/* In a flush: finds segments whose RTO has passed. */
+void kcp_find_timeouts(struct kcp *kcp, uint32_t now);
+
+/* Congestion window: una has moved; a flush sends again what was overtaken, what timed out. */
+void kcp_cwnd_grow(struct kcp *kcp);
+void kcp_cwnd_overtaken(struct kcp *kcp);
+void kcp_cwnd_timeout(struct kcp *kcp);
+
+/* --- kcp_recv.c --- */
+
+/* Takes in a PUSH whose payload lies at `data`. */
+void kcp_push_in(struct kcp *kcp, const struct wire_segment *segment, const uint8_t *data, bool recovered,
+                 uint32_t now);
+
+/* Packets that the receive window still takes. */
+static inline uint32_t kcp_recv_free(const struct kcp *kcp)
+{
+    return kcp->rcv_edge - kcp->rcv_nxt;
+}
+
+/* Moves the window's edge to where the settings and what was consumed allow; true when the peer should be told. */
+bool kcp_recv_open(struct kcp *kcp);
+
+/* Returns every buffer. */
+void kcp_recv_release(struct kcp *kcp);
+
+/* True when ACK `index` should go out: una does not say it already, or it is the last. */
+bool kcp_ack_needed(const struct kcp *kcp, uint32_t index);
+
+/* All ACKs that waited are on their way. */
+void kcp_acks_clear(struct kcp *kcp);
+
+#endif
