@@ -1,0 +1,383 @@
+#include "engine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "endpoint.h"
+#include "session.h"
+
+#define EVENTS 256            /* of one wait */
+#define TRIM_MS 1000          /* how often free packet buffers go back to the system */
+#define RESETS_RENEWAL 100    /* ms */
+#define RESETS_ALLOWED 100    /* in that time */
+
+static struct engine *current; /* of this process; NULL: none yet */
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+
+static const char *const snmp_names[SNMP_COUNT] = {
+    [SNMP_BYTES_SENT] = "BytesSent",
+    [SNMP_BYTES_RECEIVED] = "BytesReceived",
+    [SNMP_MAX_CONN] = "MaxConn",
+    [SNMP_ACTIVE_OPENS] = "ActiveOpens",
+    [SNMP_PASSIVE_OPENS] = "PassiveOpens",
+    [SNMP_CURR_ESTAB] = "CurrEstab",
+    [SNMP_IN_ERRS] = "InErrs",
+    [SNMP_IN_CSUM_ERRORS] = "InCsumErrors",
+    [SNMP_KCP_IN_ERRORS] = "KCPInErrors",
+    [SNMP_IN_PKTS] = "InPkts",
+    [SNMP_OUT_PKTS] = "OutPkts",
+    [SNMP_IN_SEGS] = "InSegs",
+    [SNMP_OUT_SEGS] = "OutSegs",
+    [SNMP_IN_BYTES] = "InBytes",
+    [SNMP_OUT_BYTES] = "OutBytes",
+    [SNMP_RETRANS_SEGS] = "RetransSegs",
+    [SNMP_FAST_RETRANS_SEGS] = "FastRetransSegs",
+    [SNMP_EARLY_RETRANS_SEGS] = "EarlyRetransSegs",
+    [SNMP_LOST_SEGS] = "LostSegs",
+    [SNMP_REPEAT_SEGS] = "RepeatSegs",
+    [SNMP_FEC_RECOVERED] = "FECRecovered",
+    [SNMP_FEC_ERRS] = "FECErrs",
+    [SNMP_FEC_PARITY_SHARDS] = "FECParityShards",
+    [SNMP_OOB_PACKETS] = "OOBPackets",
+};
+
+const char *engine_snmp_name(int index)
+{
+    return index >= 0 && index < SNMP_COUNT ? snmp_names[index] : NULL;
+}
+
+/* --- clock and descriptors --- */
+
+static uint64_t monotonic_ms(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
+}
+
+void engine_read_clock(struct engine *engine)
+{
+    engine->now = monotonic_ms();
+}
+
+int engine_watch(struct engine *engine, int fd, struct source *source)
+{
+    uint32_t stream_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    struct epoll_event event = {
+        .events = source->kind == SOURCE_SESSION ? stream_events : EPOLLIN,
+        .data.ptr = source,
+    };
+    return epoll_ctl(engine->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+void engine_unwatch(struct engine *engine, int fd)
+{
+    epoll_ctl(engine->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+bool engine_may_reset(struct engine *engine)
+{
+    if (engine->now - engine->resets_renewed >= RESETS_RENEWAL) {
+        engine->resets_renewed = engine->now;
+        engine->resets_left = RESETS_ALLOWED;
+    }
+    return engine->resets_left && engine->resets_left--;
+}
+
+/* --- a turn --- */
+
+void engine_run_dirty(struct engine *engine)
+{
+    /* A session that marks itself in its turn waits for the next run: the network comes first. */
+    struct session **end = engine->dirty_tail;
+    while (engine->dirty) {
+        struct session *session = engine->dirty;
+        bool last = &session->dirty_next == end;
+        engine->dirty = session->dirty_next;
+        if (!engine->dirty)
+            engine->dirty_tail = &engine->dirty;
+        session->dirty = false;
+        session_turn(session);
+        if (last)
+            break;
+    }
+    udp_batch_send(engine->outbox);
+    engine_read_clock(engine);
+}
+
+static void run_timers(struct engine *engine)
+{
+    struct timer *timer;
+    while ((timer = wheel_expire(&engine->wheel, engine->now))) {
+        if (timer == &engine->timewait_timer) {
+            uint64_t next = timewait_expire(engine->timewaits, engine->now);
+            if (next != UINT64_MAX)
+                wheel_arm(&engine->wheel, timer, next);
+            continue;
+        }
+        session_timeout((struct session *)((char *)timer - offsetof(struct session, timer)));
+    }
+}
+
+/* Leaves nothing due, dirty or unsent behind, as far as one round goes. */
+static void settle(struct engine *engine)
+{
+    run_timers(engine);
+    engine_run_dirty(engine);
+}
+
+static void dispatch(struct engine *engine, const struct epoll_event *event)
+{
+    struct source *source = event->data.ptr;
+    uint64_t count;
+    switch (source->kind) {
+    case SOURCE_WAKE:
+        if (read(engine->wake_fd, &count, sizeof count) < 0)
+            return; /* somebody else's wake-up was in the one just read */
+        break;
+    case SOURCE_ENDPOINT:
+        endpoint_ready((struct endpoint *)source, event->events);
+        break;
+    case SOURCE_SESSION:
+        session_ready((struct session *)source, event->events);
+        break;
+    }
+}
+
+static void free_dead(struct engine *engine)
+{
+    struct session **link = &engine->dead;
+    while (*link) {
+        struct session *session = *link;
+        if (session->dirty) { /* still on that list: its turn, which does nothing, takes it off */
+            link = &session->next;
+            continue;
+        }
+        *link = session->next;
+        session_free(session);
+    }
+    while (engine->dead_endpoints) {
+        struct endpoint *endpoint = engine->dead_endpoints;
+        engine->dead_endpoints = endpoint->next;
+        endpoint_free(endpoint);
+    }
+}
+
+static void lock(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->gate);
+    pthread_mutex_lock(&engine->lock);
+    pthread_mutex_unlock(&engine->gate);
+    engine_read_clock(engine);
+}
+
+/* How long the thread may wait, in ms: -1 for ever. */
+static int patience(struct engine *engine)
+{
+    if (engine->dirty || engine->dead || engine->dead_endpoints) {
+        engine->wakes_at = engine->now;
+        return 0;
+    }
+    engine->wakes_at = wheel_next(&engine->wheel);
+    if (engine->wakes_at == UINT64_MAX)
+        return -1;
+    if (engine->wakes_at <= engine->now)
+        return 0;
+    uint64_t wait = engine->wakes_at - engine->now;
+    return wait < 60000 ? (int)wait : 60000;
+}
+
+static void *run(void *argument)
+{
+    struct engine *engine = argument;
+    struct epoll_event events[EVENTS];
+    uint64_t trimmed = 0;
+    int count = 0;
+    lock(engine);
+    for (;;) {
+        for (int i = 0; i < count; i++)
+            dispatch(engine, &events[i]);
+        settle(engine);
+        /* Every event of this wait has been looked at: nothing points at the dead any more. */
+        free_dead(engine);
+        if (engine->now - trimmed >= TRIM_MS) {
+            pool_trim(engine->pool);
+            trimmed = engine->now;
+        }
+        int timeout = patience(engine);
+        pthread_mutex_unlock(&engine->lock);
+        count = epoll_wait(engine->epoll_fd, events, EVENTS, timeout);
+        lock(engine);
+    }
+    return NULL;
+}
+
+/* --- start --- */
+
+static void destroy(struct engine *engine)
+{
+    if (engine->epoll_fd >= 0)
+        close(engine->epoll_fd);
+    if (engine->wake_fd >= 0)
+        close(engine->wake_fd);
+    if (engine->pool)
+        pool_free(engine->pool);
+    if (engine->inbox)
+        udp_inbox_free(engine->inbox);
+    if (engine->outbox)
+        udp_batch_free(engine->outbox);
+    if (engine->timewaits)
+        timewait_free(engine->timewaits);
+    free(engine);
+}
+
+static int start_thread(struct engine *engine)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it: signals are the application's */
+    int error = pthread_create(&engine->thread, NULL, run, engine);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return -error;
+    pthread_setname_np(engine->thread, "kcpsocket");
+    pthread_detach(engine->thread);
+    return 0;
+}
+
+static struct engine *start(int *error)
+{
+    struct engine *engine = calloc(1, sizeof *engine);
+    if (!engine) {
+        *error = -ENOMEM;
+        return NULL;
+    }
+    pthread_mutex_init(&engine->gate, NULL);
+    pthread_mutex_init(&engine->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&engine->ended, &monotonic);
+    engine->wake.kind = SOURCE_WAKE;
+    engine->dirty_tail = &engine->dirty;
+    engine->wakes_at = UINT64_MAX;
+    engine_read_clock(engine);
+    wheel_init(&engine->wheel, engine->now);
+    engine->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    *error = -errno;
+    if (engine->epoll_fd >= 0 && engine->wake_fd >= 0) {
+        *error = -ENOMEM;
+        engine->pool = pool_new();
+        engine->inbox = udp_inbox_new();
+        engine->outbox = udp_batch_new();
+        engine->statuses = status_table_new();
+        if (getrandom(&engine->seed, sizeof engine->seed, 0) == sizeof engine->seed)
+            engine->timewaits = timewait_new(engine->seed);
+        if (engine->pool && engine->inbox && engine->outbox && engine->statuses && engine->timewaits)
+            *error = engine_watch(engine, engine->wake_fd, &engine->wake);
+    }
+    if (*error == 0)
+        *error = start_thread(engine);
+    if (*error == 0)
+        return engine;
+    destroy(engine);
+    return NULL;
+}
+
+/* --- fork --- */
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&starting);
+    if (current)
+        lock(current);
+}
+
+static void after_fork_in_parent(void)
+{
+    if (current)
+        pthread_mutex_unlock(&current->lock);
+    pthread_mutex_unlock(&starting);
+}
+
+/* The child has the engine's descriptors, without its thread: while it keeps them, the parent's sessions can't see ends
+ * of file and its ports stay taken. Their memory stays as it is, nothing will look at it again. */
+static void after_fork_in_child(void)
+{
+    if (current) {
+        close(current->epoll_fd);
+        close(current->wake_fd);
+        for (struct session *session = current->sessions; session; session = session->next)
+            close(session->stream_fd);
+        for (struct endpoint *endpoint = current->endpoints; endpoint; endpoint = endpoint->next) {
+            close(endpoint->udp.fd);
+            if (endpoint->listener)
+                close(endpoint->listener->path_fd);
+        }
+        current = NULL;
+    }
+    pthread_mutex_init(&starting, NULL);
+}
+
+/* --- enter and leave --- */
+
+struct engine *engine_enter(int *error)
+{
+    static bool prepared;
+    *error = 0;
+    pthread_mutex_lock(&starting);
+    if (!prepared) {
+        *error = -pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+        prepared = *error == 0;
+    }
+    if (*error == 0 && !current)
+        current = start(error);
+    struct engine *engine = current;
+    pthread_mutex_unlock(&starting);
+    if (*error == 0)
+        lock(engine);
+    return *error == 0 ? engine : NULL;
+}
+
+struct engine *engine_enter_running(void)
+{
+    pthread_mutex_lock(&starting);
+    struct engine *engine = current;
+    pthread_mutex_unlock(&starting);
+    if (engine)
+        lock(engine);
+    return engine;
+}
+
+static void wake(struct engine *engine)
+{
+    uint64_t one = 1;
+    if (write(engine->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        abort(); /* can't be: an eventfd of our own, and EAGAIN means that the wake-up is pending already */
+}
+
+void engine_leave(struct engine *engine)
+{
+    settle(engine);
+    if (engine->dirty || engine->dead || wheel_next(&engine->wheel) < engine->wakes_at)
+        wake(engine);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+bool engine_wait_ended(struct engine *engine, uint64_t deadline)
+{
+    settle(engine);
+    wake(engine);
+    struct timespec until = {(time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000};
+    int result = pthread_cond_timedwait(&engine->ended, &engine->lock, &until);
+    engine_read_clock(engine);
+    return result != ETIMEDOUT;
+}

@@ -1,0 +1,124 @@
+#include "session_io.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "endpoint.h"
+#include "kcp.h"
+
+#define PIECES 64         /* of a gathered read or write */
+#define COLLECT_ROUNDS 4  /* reads a turn, so that no session keeps the thread for itself */
+
+/* --- towards the application --- */
+
+static size_t bytes_of(const struct iovec *pieces, int count)
+{
+    size_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += pieces[i].iov_len;
+    return total;
+}
+
+static void consume(struct session *session, size_t n)
+{
+    if (kcp_consume(session->kcp, n))
+        session->flush = true; /* the window was shut: tell that it opened */
+}
+
+static void discard(struct session *session)
+{
+    struct iovec pieces[PIECES];
+    int count;
+    while ((count = kcp_readable(session->kcp, pieces, PIECES)) > 0) {
+        consume(session, bytes_of(pieces, count));
+        session->late |= session->gone;
+    }
+}
+
+void session_deliver(struct session *session)
+{
+    struct iovec pieces[PIECES];
+    int count;
+    while (!session->deaf && session->writable && (count = kcp_readable(session->kcp, pieces, PIECES)) > 0) {
+        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+        ssize_t n = sendmsg(session->stream_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n >= 0) {
+            consume(session, (size_t)n);
+            /* A partial write means that the stream is full: its edge will come. */
+            session->writable = (size_t)n == bytes_of(pieces, count);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM) {
+            session->writable = false;
+        } else if (errno != EINTR) {
+            session->deaf = true; /* shut for reading, or closed: the hang-up tells which */
+        }
+    }
+    if (session->deaf)
+        discard(session);
+    if (!session->ended && kcp_at_end(session->kcp)) {
+        session->ended = true;
+        session->flush = true; /* the peer may be waiting for this ACK to be done */
+        shutdown(session->stream_fd, SHUT_WR);
+    }
+}
+
+/* --- from the application --- */
+
+void session_unstuff(struct session *session)
+{
+    static uint8_t waste[16384]; /* never read */
+    while (session->stuffing > 0) {
+        size_t want = session->stuffing < sizeof waste ? session->stuffing : sizeof waste;
+        ssize_t n = recv(session->stream_fd, waste, want, MSG_DONTWAIT);
+        if (n <= 0)
+            break;
+        session->stuffing -= (size_t)n;
+    }
+}
+
+static void end_of_file(struct session *session)
+{
+    session->readable = false;
+    if (!session->finished && (session->late || kcp_finish(session->kcp))) {
+        session->finished = true;
+        session->flush = true;
+    }
+}
+
+void session_collect(struct session *session)
+{
+    struct iovec pieces[PIECES];
+    for (int round = 0; session->readable && !session->finished; round++) {
+        if (round == COLLECT_ROUNDS) {
+            session_mark(session);
+            return;
+        }
+        int count = kcp_writable(session->kcp, pieces, PIECES);
+        if (count == 0) {
+            /* A full window waits for ACKs. But a hang-up may be all that is left, and that needs no room. */
+            uint8_t byte;
+            if (session->eof_near && recv(session->stream_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+                end_of_file(session);
+            return;
+        }
+        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+        ssize_t n = recvmsg(session->stream_fd, &message, MSG_DONTWAIT);
+        int error = errno;
+        kcp_commit(session->kcp, n > 0 ? (size_t)n : 0);
+        if (n > 0) {
+            session->flush = true;
+            /* A short read emptied the stream; new bytes are a new edge, but an end of file behind these is not. */
+            if ((size_t)n < bytes_of(pieces, count) && !session->eof_near)
+                session->readable = false;
+        } else if (n == 0) {
+            end_of_file(session);
+        } else if (error == EAGAIN || error == EWOULDBLOCK) {
+            session->readable = false;
+        } else if (error == ECONNRESET) { /* closed with bytes left unread */
+            session->late = true;
+            session_orphan(session);
+            end_of_file(session);
+        } else if (error != EINTR) {
+            end_of_file(session);
+        }
+    }
+}
