@@ -363,6 +363,12 @@ static void probe(struct session *session)
     session->probes++;
     kcp_ask(session->kcp);
     session->flush = true;
+    if (session->phase == KCPS_PHASE_ESTABLISHED) { /* idle for long: no group will be completed soon */
+        if (session->encoder)
+            fec_encoder_rest(session->encoder);
+        if (session->decoder)
+            fec_decoder_rest(session->decoder);
+    }
 }
 
 static void arm(struct session *session)
