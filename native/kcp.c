@@ -31,8 +31,7 @@ struct kcp *kcp_new(uint32_t conv, const struct kcp_settings *settings, struct p
     kcp->conv = conv;
     adopt(kcp, settings);
     kcp->cwnd = 1;
-    kcp->incr = kcp->mss;
-    kcp->ssthresh = KCP_SSTHRESH_MIN;
+    kcp->ssthresh = KCP_WINDOW_MAX;
     kcp->heard_ts = kcp->progress_ts = now;
     kcp_rto_update(kcp);
     kcp_start_at(kcp, 0, 0);

@@ -65,7 +65,8 @@ struct kcp_counters {
 enum {
     KCP_IN_FLUSH = 1,    /* there is something to send, or the window slid with data in it, or a segment was found lost,
                           * or enough ACKs wait: call kcp_flush this turn */
-    KCP_IN_RESET = 2,    /* a credible RESET: the peer has no such session */
+    KCP_IN_RESET = 2,    /* a RESET that echoes our clock of the last two minutes, or names an sn that the peer may
+                          * expect next: it has no such session */
     KCP_IN_OURS = 4,     /* at least one segment of this conversation was understood */
 };
 
@@ -175,7 +176,7 @@ void kcp_rtt_sample(struct kcp *kcp, uint32_t rtt);
 uint32_t kcp_last_heard(const struct kcp *kcp);
 size_t kcp_reset_segment(const struct kcp *kcp, uint8_t *out);
 
-/* The RESET that answers the datagram `data` of no known session; 0 where none is due (it was a RESET, or malformed). */
+/* The RESET that answers the datagram `data` of no known session; 0 where none is due (a RESET, or malformed). */
 size_t kcp_reset_answer(const uint8_t *data, size_t length, uint8_t *out);
 
 struct kcp_state { /* a snapshot, for kcp_info and tests */

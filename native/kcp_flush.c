@@ -153,9 +153,9 @@ static void retransmit(struct packer *packer, uint32_t now)
         counters->retrans_segs++;
         transmit(packer, sn, now);
     }
-    if (overtaken > 0 && !kcp->settings.nc)
+    if (overtaken > 0)
         kcp_cwnd_overtaken(kcp);
-    if (timeouts > 0 && !kcp->settings.nc)
+    if (timeouts > 0)
         kcp_cwnd_timeout(kcp);
 }
 

@@ -57,8 +57,10 @@ static void take(struct kcp *kcp, const struct wire_segment *segment, const uint
     uint32_t now = arrival->now;
     kcp->counters.in_segs++;
     if (segment->cmd == WIRE_RESET) {
-        uint32_t age = now - segment->ts;
-        arrival->reset |= age <= KCP_RESET_AGE;
+        /* Blindly forged, it would have to hit conv and one of these: as hard as to forge one of TCP's. */
+        bool recent = now - segment->ts <= KCP_RESET_AGE;
+        bool expected = segment->sn - kcp->snd_una <= kcp->snd_nxt - kcp->snd_una;
+        arrival->reset |= recent || expected;
         return;
     }
     /* Nobody can acknowledge what was not sent: damage, or a session that is not this one. */
@@ -68,6 +70,9 @@ static void take(struct kcp *kcp, const struct wire_segment *segment, const uint
         return;
     arrival->understood = true;
     arrival->una = segment->una;
+    /* Before una, which may cover the same segment but doesn't say which of its transmissions arrived. */
+    if (segment->cmd == WIRE_ACK)
+        kcp_ack_sn(kcp, segment->sn, segment->ts, now);
     if (wire_diff(segment->una, kcp->snd_una) > 0)
         arrival->advanced |= kcp_ack_una(kcp, segment->una, now);
     if (!arrival->recovered)
@@ -78,7 +83,6 @@ static void take(struct kcp *kcp, const struct wire_segment *segment, const uint
         kcp_push_in(kcp, segment, payload, arrival->recovered, now);
         break;
     case WIRE_ACK:
-        kcp_ack_sn(kcp, segment->sn, segment->ts, now);
         arrival->acked = true;
         arrival->ack_ts = segment->ts;
         break;
@@ -92,7 +96,7 @@ static void take(struct kcp *kcp, const struct wire_segment *segment, const uint
     }
 }
 
-/* Does the peer still know what it acknowledged? A datagram that was overtaken on the way looks as if it didn't, too. */
+/* Does the peer still know what it acknowledged? One that was overtaken on the way looks as if it didn't, too. */
 static void suspect(struct kcp *kcp, uint32_t una, uint32_t snd_una, uint32_t now)
 {
     if (wire_diff(una, snd_una) >= 0) {
@@ -133,7 +137,7 @@ int kcp_input(struct kcp *kcp, const uint8_t *data, size_t length, bool recovere
         if (arrival.acked || arrival.advanced)
             kcp_find_overtaken(kcp, now);
         if (arrival.advanced)
-            kcp_cwnd_grow(kcp);
+            kcp_cwnd_grow(kcp, kcp->snd_una - snd_una);
         bool moved = arrival.advanced && kcp->snd_una != kcp->snd_end;
         if (moved || kcp->ack_now || kcp->lost.head != kcp->lost.tail || kcp_sendable(kcp) > 0)
             found |= KCP_IN_FLUSH;

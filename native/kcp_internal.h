@@ -97,7 +97,9 @@ struct kcp {
     uint32_t rmt_una;  /* una of the segment that told the edge */
     bool rmt_known;    /* something has told it */
     uint32_t cwnd, ssthresh; /* packets */
-    uint32_t incr;     /* bytes: cwnd with the part that is not a packet yet */
+    uint32_t cwnd_credit;  /* packets acknowledged towards the next growth of cwnd, beyond slow start */
+    bool cwnd_reduced;     /* has been, and not again until una reaches ... */
+    uint32_t cwnd_recover; /* ... this sn */
 
     /* Round-trip time; scaled so that small differences are not lost. */
     bool measured;
@@ -228,8 +230,8 @@ void kcp_find_early(struct kcp *kcp, bool nothing_new, uint32_t now);
 /* In a flush: finds segments whose RTO has passed. */
 void kcp_find_timeouts(struct kcp *kcp, uint32_t now);
 
-/* Congestion window: una has moved; a flush sends again what was overtaken, what timed out. */
-void kcp_cwnd_grow(struct kcp *kcp);
+/* Congestion window, if it is in use: una moved by `acked`; a flush sends again what was overtaken, what timed out. */
+void kcp_cwnd_grow(struct kcp *kcp, uint32_t acked);
 void kcp_cwnd_overtaken(struct kcp *kcp);
 void kcp_cwnd_timeout(struct kcp *kcp);
 

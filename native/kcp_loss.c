@@ -1,10 +1,13 @@
 /* Loss detection, in the order of sending (as RACK, RFC 8985, does by time).
  *
  * Every transmission of a PUSH has a number, its order, and the log says which sn it carried. An ACK that names a
- * segment's last transmission shows that one to have arrived. A transmission is lost once `resend` later ones have
- * arrived: all that is needed of them is the resend-th largest order, so the largest few are kept. A cursor, the log's
- * head, walks up to that order once; what it meets unacknowledged, and not sent again since, is lost. A retransmission
- * is a transmission like any other, so its loss is found the same way. Cost per packet: O(1), amortised. */
+ * segment's last transmission, by its ts, shows that one to have arrived. (una tells nothing more: what it covers and
+ * no ACK names was either sent once, before all that una doesn't cover, or can't be told from its repetition.)
+ *
+ * A transmission is lost once `resend` later ones have arrived: all that is needed of them is the resend-th largest
+ * order, so the largest few are kept. A cursor, the log's head, walks up to that order once; what it meets
+ * unacknowledged, and not sent again since, is lost. A retransmission is a transmission like any other, so its loss is
+ * found the same way. Cost per packet: O(1), amortised. */
 #include "kcp_internal.h"
 
 void kcp_note_arrival(struct kcp *kcp, uint32_t order)
@@ -127,41 +130,49 @@ void kcp_find_timeouts(struct kcp *kcp, uint32_t now)
     kcp->rto_bound = bound;
 }
 
-/* Once a datagram: a packet more in slow start, one more a round trip behind it (as kcp-go counts it, in bytes). */
-void kcp_cwnd_grow(struct kcp *kcp)
+/* RFC 5681, counted in packets acknowledged rather than in ACKs (RFC 3465): a peer sends few. kcp-go's window
+ * differs in that it begins beyond slow start and halves again for each loss of a round trip. */
+void kcp_cwnd_grow(struct kcp *kcp, uint32_t acked)
 {
     uint32_t remote = kcp->rmt_edge - kcp->snd_una;
-    uint32_t mss = kcp->mss;
     if (kcp->settings.nc || kcp->cwnd >= remote)
         return;
     if (kcp->cwnd < kcp->ssthresh) {
-        kcp->cwnd++;
-        kcp->incr += mss;
+        uint32_t below = kcp->ssthresh - kcp->cwnd;
+        kcp->cwnd += acked < below ? acked : below;
     } else {
-        if (kcp->incr < mss)
-            kcp->incr = mss;
-        kcp->incr += mss * mss / kcp->incr + mss / 16;
-        if ((kcp->cwnd + 1) * mss <= kcp->incr)
-            kcp->cwnd = (kcp->incr + mss - 1) / mss;
+        kcp->cwnd_credit += acked;
+        if (kcp->cwnd_credit >= kcp->cwnd) {
+            kcp->cwnd_credit -= kcp->cwnd;
+            kcp->cwnd++;
+        }
     }
-    if (kcp->cwnd > remote) {
+    if (kcp->cwnd > remote)
         kcp->cwnd = remote;
-        kcp->incr = remote * mss;
-    }
+}
+
+/* Halves the threshold, once for all that was in flight together. False if that has been done. */
+static bool halve(struct kcp *kcp, uint32_t window)
+{
+    if (kcp->cwnd_reduced && wire_diff(kcp->snd_una, kcp->cwnd_recover) < 0)
+        return false;
+    kcp->cwnd_reduced = true;
+    kcp->cwnd_recover = kcp->snd_nxt;
+    kcp->cwnd_credit = 0;
+    kcp->ssthresh = window / 2 > KCP_SSTHRESH_MIN ? window / 2 : KCP_SSTHRESH_MIN;
+    return true;
 }
 
 void kcp_cwnd_overtaken(struct kcp *kcp)
 {
-    uint32_t half = (kcp->snd_nxt - kcp->snd_una) / 2;
-    kcp->ssthresh = half > KCP_SSTHRESH_MIN ? half : KCP_SSTHRESH_MIN;
-    kcp->cwnd = kcp->ssthresh + kcp->settings.resend;
-    kcp->incr = kcp->cwnd * kcp->mss;
+    if (!kcp->settings.nc && halve(kcp, kcp->snd_nxt - kcp->snd_una))
+        kcp->cwnd = kcp->ssthresh;
 }
 
 void kcp_cwnd_timeout(struct kcp *kcp)
 {
-    uint32_t half = kcp_window(kcp) / 2;
-    kcp->ssthresh = half > KCP_SSTHRESH_MIN ? half : KCP_SSTHRESH_MIN;
+    if (kcp->settings.nc)
+        return;
+    halve(kcp, kcp_window(kcp));
     kcp->cwnd = 1;
-    kcp->incr = kcp->mss;
 }

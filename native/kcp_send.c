@@ -136,9 +136,6 @@ bool kcp_ack_una(struct kcp *kcp, uint32_t una, uint32_t now)
         struct send_slot *slot = send_at(kcp, kcp->snd_una);
         if (slot->acked)
             continue;
-        /* Of several transmissions una doesn't tell which one arrived. */
-        if (slot->xmit == 1)
-            kcp_note_arrival(kcp, slot->order);
         release(kcp, slot);
         kcp->in_flight--;
     }
