@@ -34,6 +34,7 @@ from .patching import face as _face
 from .patching import patch, patched, unpatch
 from .patching import with_socket as _with_socket
 from .sockets import KCPSocket
+from .tls import KCPSSLSocket
 
 if TYPE_CHECKING:
     from socket import *  # noqa: F403
@@ -62,6 +63,7 @@ __all__ = [
     "SOL_KCP",
     "Config",
     "KCPInfo",
+    "KCPSSLSocket",
     "KCPSocket",
     "Phase",
     "patch",

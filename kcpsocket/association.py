@@ -330,6 +330,11 @@ class Association:
         """Whether an error is pending; it stays so."""
         return self.id != 0 and lib.kcps_error(self.id, False) != 0
 
+    def refuse_early_send(self, sock: _Base) -> None:
+        """As TCP, a non-blocking send fails while the connect is under way: BlockingIOError."""
+        if self.role is Role.CONNECTING and sock.gettimeout() == 0 and lib.kcps_phase(self.id) == Phase.CONNECTING:
+            raise oserror(errno.EAGAIN)
+
     def getsockname(self, sock: _Base) -> Any:
         """The local address."""
         if self._takeover is not None:

@@ -27,9 +27,6 @@ CRYPTS: Final[dict[str, int]] = {
     ),
 }
 
-#: What this version can speak. The one place to open for another cipher.
-AVAILABLE_CRYPTS: Final[frozenset[str]] = frozenset({"null", "none"})
-
 KCP_HEADER: Final = 24  # bytes before a segment's payload
 FEC_HEADER: Final = 8  # bytes before a shard's payload
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import ciphers, erasure
 from ._native import ffi, lib
-from .config import AVAILABLE_CRYPTS, Config
+from .config import Config
 
 if TYPE_CHECKING:
     from ._native import CData
@@ -121,10 +121,6 @@ _TIMES: Final = ("user_timeout", "connect_timeout", "keepidle", "keepintvl")
 
 def native_config(config: Config, linger: int = -1) -> CData:
     """`config` as the engine takes it. ValueError: a cipher or FEC that this version does not have."""
-    if config.crypt not in AVAILABLE_CRYPTS:
-        raise ValueError(
-            f"crypt: {config.crypt!r} is not available in this version, allowed: {', '.join(sorted(AVAILABLE_CRYPTS))}"
-        )
     native = ffi.new("struct kcps_config *")
     for setting in _SAME:
         setattr(native, setting, getattr(config, setting))

@@ -150,6 +150,19 @@ int kcps_listener_check(kcps_id id)
     return 0;
 }
 
+size_t kcps_send(kcps_id id, const void *data, size_t length)
+{
+    struct engine *engine = engine_try_enter();
+    if (!engine)
+        return 0;
+    struct source *source = status_object(engine->statuses, id);
+    size_t taken = 0;
+    if (source && source->kind == SOURCE_SESSION)
+        taken = session_take((struct session *)source, data, length);
+    engine_leave(engine);
+    return taken;
+}
+
 /* --- what an id's entry says --- */
 
 void kcps_claim(kcps_id id)

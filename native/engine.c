@@ -357,6 +357,22 @@ struct engine *engine_enter_running(void)
     return engine;
 }
 
+struct engine *engine_try_enter(void)
+{
+    struct engine *engine = NULL;
+    if (pthread_mutex_trylock(&starting) != 0)
+        return NULL;
+    if (current && pthread_mutex_trylock(&current->gate) == 0) {
+        if (pthread_mutex_trylock(&current->lock) == 0)
+            engine = current;
+        pthread_mutex_unlock(&current->gate);
+    }
+    pthread_mutex_unlock(&starting);
+    if (engine)
+        engine_read_clock(engine);
+    return engine;
+}
+
 static void wake(struct engine *engine)
 {
     uint64_t one = 1;

@@ -99,6 +99,9 @@ struct engine *engine_enter(int *error);
 /* The same, but NULL when no engine runs in this process. */
 struct engine *engine_enter_running(void);
 
+/* The same, but NULL as well when the lock is not free at once. */
+struct engine *engine_try_enter(void);
+
 /* Runs what became due, sends, and lets go of the lock. */
 void engine_leave(struct engine *engine);
 

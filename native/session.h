@@ -92,6 +92,10 @@ void session_mark(struct session *session);
 /* Moves bytes and packets both ways as far as they go now, and judges whether it is over. */
 void session_turn(struct session *session);
 
+/* Takes the application's next bytes if there is room for all of them and none before them wait in the stream. Returns how
+ * many it took: all, none, or fewer when memory ran out. */
+size_t session_take(struct session *session, const void *data, size_t length);
+
 /* The process ends: what the application has written is delivered, as if it had closed. */
 void session_finish(struct session *session);
 

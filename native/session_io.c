@@ -1,6 +1,7 @@
 #include "session_io.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "endpoint.h"
@@ -121,4 +122,17 @@ void session_collect(struct session *session)
             end_of_file(session);
         }
     }
+}
+
+size_t session_take(struct session *session, const void *data, size_t length)
+{
+    int waiting;
+    if (session->phase != KCPS_PHASE_ESTABLISHED || session->over || session->finished || session->eof_near ||
+        session->stuffing || session->shut & 2 || kcp_room(session->kcp) < length ||
+        ioctl(session->stream_fd, FIONREAD, &waiting) < 0 || waiting > 0)
+        return 0;
+    size_t taken = kcp_send(session->kcp, data, length);
+    session->flush |= taken > 0;
+    session_mark(session);
+    return taken;
 }

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kcpsocket import Config, KCPSocket
-from kcpsocket.config import AVAILABLE_CRYPTS, CRYPTS, MODES
+from kcpsocket.config import CRYPTS, MODES
 
 
 def test_defaults_suit_a_socket() -> None:
@@ -112,18 +112,6 @@ def test_overhead_counts_every_header(crypt: str) -> None:
     config = Config(crypt=crypt, key=None if crypt == "null" else "secret", datashard=10, parityshard=3)
     assert config.overhead == CRYPTS[crypt] + 8 + 24
     assert config.mss == 1400 - config.overhead
-
-
-@pytest.mark.parametrize("crypt", sorted(set(CRYPTS) - AVAILABLE_CRYPTS))
-def test_known_cipher_that_this_version_lacks_is_refused_at_use(crypt: str) -> None:
-    class Encrypted(KCPSocket):
-        config = Config(crypt=crypt, key="secret")
-
-    with Encrypted() as sock:
-        with pytest.raises(ValueError, match=f"crypt: '{crypt}' is not available in this version, allowed: none, null"):
-            sock.listen()
-        with pytest.raises(ValueError, match="not available"):
-            sock.connect(("127.0.0.1", 9))
 
 
 # --- kcptun's files ---
