@@ -119,6 +119,11 @@ _SAME: Final = (
 _TIMES: Final = ("user_timeout", "connect_timeout", "keepidle", "keepintvl")
 
 
+def session_check(result: int) -> int:
+    """As check, for calls about a session: OSError(ENOTCONN) when it is gone, or another process's."""
+    return check(-errno.ENOTCONN if result == -errno.ESRCH else result)
+
+
 def native_config(config: Config, linger: int = -1) -> CData:
     """`config` as the engine takes it. ValueError: a cipher or FEC that this version does not have."""
     native = ffi.new("struct kcps_config *")

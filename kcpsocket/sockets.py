@@ -16,7 +16,7 @@ import time
 from typing import Any, ClassVar, Final
 
 from . import association, engine, options
-from ._native import lib
+from ._native import ffi, lib
 from .association import TIMED_OUT, Association, Role
 from .config import Config
 from .engine import KCPInfo, oserror
@@ -180,6 +180,37 @@ class KCPSocket(socket.socket):
         if self._kcp is None or not self._kcp.streaming:
             raise oserror(errno.ENOTCONN if self.fileno() >= 0 else errno.EBADF)
         return engine.info(self._kcp.id)
+
+    # --- out-of-band datagrams ---
+
+    def _session(self) -> int:
+        """The id of the connection's session. OSError(ENOTCONN): there is none."""
+        if self._kcp is None or not self._kcp.streaming:
+            raise oserror(errno.ENOTCONN if self.fileno() >= 0 else errno.EBADF)
+        return self._kcp.id
+
+    @property
+    def oob_max_size(self) -> int:
+        """Bytes that an out-of-band datagram can carry; 0 without forward error correction, whose framing it needs."""
+        return engine.session_check(lib.kcps_oob_limit(self._session()))
+
+    def send_oob(self, data: Any) -> None:
+        """Sends `data` as one datagram beside the stream: unreliable, unordered, never repeated (kcp-go's SendOOB).
+
+        Needs `datashard` and `parityshard` (OSError EOPNOTSUPP without); at most `oob_max_size` bytes (EMSGSIZE).
+        """
+        view = ffi.from_buffer(data)
+        engine.session_check(lib.kcps_oob_send(self._session(), view, len(view)))
+
+    def oob_socket(self) -> socket.socket:
+        """A socket by which out-of-band datagrams are received, and can be sent: one recv() or send() a datagram.
+
+        It is an ordinary AF_UNIX SOCK_SEQPACKET socket of its own, to be selected on and closed like any other; recv()
+        gives b"" when the connection has ended. One at a time (OSError EBUSY). Datagrams are dropped while there is
+        none, and when it is not read in time; empty ones, and ones over `oob_max_size`, always.
+        """
+        descriptor = engine.session_check(lib.kcps_oob_open(self._session()))
+        return _Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
 
     # --- options ---
 

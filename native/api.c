@@ -6,6 +6,7 @@
 
 #include "endpoint.h"
 #include "engine.h"
+#include "oob.h"
 #include "session.h"
 #include "stream.h"
 
@@ -265,6 +266,41 @@ int kcps_udp_setsockopt(kcps_id id, int level, int name, const void *value, uint
     if (result < 0)
         return result;
     result = setsockopt(place.endpoint->udp.fd, level, name, value, length) == 0 ? 0 : -errno;
+    engine_leave(place.engine);
+    return result;
+}
+
+/* --- out-of-band datagrams --- */
+
+int kcps_oob_open(kcps_id id)
+{
+    struct place place;
+    int result = enter_place(id, &place);
+    if (result < 0)
+        return result;
+    result = place.session ? oob_open(place.session) : -ENOTCONN;
+    engine_leave(place.engine);
+    return result;
+}
+
+int kcps_oob_send(kcps_id id, const void *data, size_t length)
+{
+    struct place place;
+    int result = enter_place(id, &place);
+    if (result < 0)
+        return result;
+    result = place.session ? oob_send(place.session, data, length) : -ENOTCONN;
+    engine_leave(place.engine);
+    return result;
+}
+
+int kcps_oob_limit(kcps_id id)
+{
+    struct place place;
+    int result = enter_place(id, &place);
+    if (result < 0)
+        return result;
+    result = place.session ? (int)oob_limit(place.session) : -ENOTCONN;
     engine_leave(place.engine);
     return result;
 }

@@ -116,6 +116,12 @@ int64_t kcps_unsent(kcps_id id);
 /* Blocks until session `id` is over and everything delivered, at most `timeout` ms: 0, or -EAGAIN. */
 int kcps_wait_closed(kcps_id id, uint32_t timeout);
 
+/* Out-of-band datagrams: unreliable, beside the stream, on sessions with FEC only (-EOPNOTSUPP else). kcps_oob_open gives
+ * the caller a SOCK_SEQPACKET descriptor to receive and send them by (-EBUSY: one is open already). */
+int kcps_oob_open(kcps_id id);
+int kcps_oob_send(kcps_id id, const void *data, size_t length);
+int kcps_oob_limit(kcps_id id);
+
 struct kcps_info {
     uint32_t conv, mtu, mss;        /* mss: payload bytes of a full segment */
     uint32_t srtt, rttvar, rto;     /* ms */

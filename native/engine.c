@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "endpoint.h"
+#include "oob.h"
 #include "session.h"
 
 #define EVENTS 256            /* of one wait */
@@ -147,6 +148,9 @@ static void dispatch(struct engine *engine, const struct epoll_event *event)
         break;
     case SOURCE_SESSION:
         session_ready((struct session *)source, event->events);
+        break;
+    case SOURCE_OOB:
+        oob_ready((struct session *)((char *)source - offsetof(struct session, oob_source)), event->events);
         break;
     }
 }
@@ -308,6 +312,13 @@ static void after_fork_in_parent(void)
     pthread_mutex_unlock(&starting);
 }
 
+static void close_copies(const struct session *session)
+{
+    close(session->stream_fd);
+    if (session->oob_fd >= 0)
+        close(session->oob_fd);
+}
+
 /* The child has the engine's descriptors, without its thread: while it keeps them, the parent's sessions can't see ends
  * of file and its ports stay taken. Their memory stays as it is, nothing will look at it again. */
 static void after_fork_in_child(void)
@@ -316,7 +327,7 @@ static void after_fork_in_child(void)
         close(current->epoll_fd);
         close(current->wake_fd);
         for (struct session *session = current->sessions; session; session = session->next)
-            close(session->stream_fd);
+            close_copies(session);
         for (struct endpoint *endpoint = current->endpoints; endpoint; endpoint = endpoint->next) {
             close(endpoint->udp.fd);
             if (endpoint->listener)

@@ -23,7 +23,7 @@
 #include "udp.h"
 #include "wheel.h"
 
-enum source_kind { SOURCE_WAKE, SOURCE_ENDPOINT, SOURCE_SESSION };
+enum source_kind { SOURCE_WAKE, SOURCE_ENDPOINT, SOURCE_SESSION, SOURCE_OOB };
 
 struct source { /* first member of whatever epoll reports */
     enum source_kind kind;
@@ -109,7 +109,7 @@ void engine_leave(struct engine *engine);
  * clock); false when it passed. */
 bool engine_wait_ended(struct engine *engine, uint64_t deadline);
 
-/* Watches `fd`: edge-triggered for sessions (streams), level-triggered for endpoints. 0 or a negative errno. */
+/* Watches `fd`: edge-triggered for sessions' streams, level-triggered for all else. 0 or a negative errno. */
 int engine_watch(struct engine *engine, int fd, struct source *source);
 void engine_unwatch(struct engine *engine, int fd);
 

@@ -8,6 +8,7 @@
 #include "seal.h"
 #include "session.h"
 #include "udp.h"
+#include "wire.h"
 
 #define TOGETHER UDP_BATCH /* datagrams sealed at a time */
 
@@ -135,6 +136,19 @@ void outlet_send(struct session *session, const uint8_t *payload, size_t length)
     outlet.encoder = session->encoder;
     memcpy(sink_open(&outlet.sink), payload, length);
     sink_close(&outlet.sink, length);
+    seal(&outlet);
+}
+
+void outlet_oob(struct session *session, const uint8_t *data, size_t length)
+{
+    struct outlet outlet;
+    begin(&outlet, session->endpoint, &session->peer, &session->local);
+    outlet.session = session;
+    uint8_t *datagram = open_datagram(&outlet);
+    wire_put32(datagram + FEC_HEADER, kcp_conv(session->kcp));
+    memcpy(datagram + FEC_HEADER + 4, data, length);
+    fec_frame_oob(datagram, FEC_HEADER + 4 + length);
+    close_datagram(&outlet, FEC_HEADER + 4 + length);
     seal(&outlet);
 }
 

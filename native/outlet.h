@@ -21,6 +21,9 @@ void outlet_flush(struct session *session);
 /* Sends one datagram made of the segments in `payload`. */
 void outlet_send(struct session *session, const uint8_t *payload, size_t length);
 
+/* Sends one out-of-band datagram with the bytes of `data`, on a session with FEC. */
+void outlet_oob(struct session *session, const uint8_t *data, size_t length);
+
 /* Sends one datagram to someone who has no session, at once. */
 void outlet_answer(struct endpoint *endpoint, const struct address *peer, const struct address *local,
                    const uint8_t *payload, size_t length);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "endpoint.h"
+#include "oob.h"
 #include "outlet.h"
 #include "seal.h"
 #include "session_io.h"
@@ -60,6 +61,7 @@ static int session_new(struct endpoint *endpoint, const struct address *peer, co
         .engine = engine,
         .endpoint = endpoint,
         .stream_fd = -1,
+        .oob_fd = -1,
         .peer = *peer,
         .local = *local,
         .config = *config,
@@ -233,6 +235,7 @@ static void session_end(struct session *session)
     engine_unwatch(engine, session->stream_fd);
     close(session->stream_fd);
     session->stream_fd = -1;
+    oob_close(session);
     *session->link = session->next;
     if (session->next)
         session->next->link = session->link;
@@ -501,7 +504,7 @@ void session_input(struct session *session, const uint8_t *payload, size_t lengt
         on_shard(session, payload, length);
         break;
     case FEC_OOB:
-        session->oob_packets++;
+        oob_deliver(session, payload + FEC_HEADER, length - FEC_HEADER);
         break;
     default:
         session->in_errs++;

@@ -52,6 +52,9 @@ struct session {
     uint32_t progress_una;
     int soft_error;              /* ICMP's word on why the peer may be out of reach: reported instead of ETIMEDOUT */
 
+    struct source oob_source;    /* what epoll reports for: */
+    int oob_fd;                  /* the engine's end of the application's socket for datagrams; -1: none */
+
     struct fec_encoder *encoder; /* NULL: no FEC */
     struct fec_decoder *decoder; /* NULL until the peer is seen to use FEC */
 
