@@ -9,6 +9,11 @@ void wheel_init(struct wheel *wheel, uint64_t now)
     wheel->now = now;
 }
 
+bool timer_armed(const struct timer *timer)
+{
+    return timer->link != NULL;
+}
+
 /* The level whose slots tell `deadline` from now: that of the highest base-64 digit in which the two differ. */
 static unsigned level_of(const struct wheel *wheel, uint64_t deadline)
 {

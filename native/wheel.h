@@ -10,8 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WHEEL_LEVELS 5 /* 64^5 ms: 12 days; later deadlines wait on the top level and are looked at again */
-#define WHEEL_SLOTS 64
+enum {
+    WHEEL_LEVELS = 5, /* 64^5 ms: 12 days; later deadlines wait on the top level and are looked at again */
+    WHEEL_SLOTS = 64,
+};
 
 struct timer {
     struct timer *next, **link; /* the slot's chain; link NULL: not armed */
@@ -31,10 +33,7 @@ void wheel_init(struct wheel *wheel, uint64_t now);
 void wheel_arm(struct wheel *wheel, struct timer *timer, uint64_t deadline);
 void wheel_disarm(struct wheel *wheel, struct timer *timer);
 
-static inline bool timer_armed(const struct timer *timer)
-{
-    return timer->link != 0;
-}
+bool timer_armed(const struct timer *timer);
 
 /* Moves the wheel to `now` and takes off one timer that is due, disarmed; NULL when none is left. Call until NULL. */
 struct timer *wheel_expire(struct wheel *wheel, uint64_t now);
