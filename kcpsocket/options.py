@@ -137,6 +137,7 @@ class Setting(Option):
         if level == _socket.IPPROTO_TCP:
             with _Socket(kcp.family, _socket.SOCK_STREAM) as tcp:
                 tcp.setsockopt(level, option, *value)
+            remember(kcp, level, option, *value)
         number = _int(sock, value)
         if number == 0 and self.reset:
             kcp.change(**{self.name: getattr(kcp.default_config, self.name)})
@@ -192,6 +193,20 @@ class KeepAlive(Option):
         return Answer(lambda sock, kcp: bool(kcp.config.keepalive)).get(sock, kcp, level, option, *size)
 
 
+@dataclass(frozen=True)
+class Buffer(Option):
+    """SO_SNDBUF, SO_RCVBUF: bytes that may wait on the way. The stream has its share, and the window is made no larger
+    than that; a buffer larger than the window leaves the window as configured."""
+
+    window: str
+
+    def set(self, sock: _Base, kcp: Association, level: int, option: int, *value: Any) -> None:
+        super().set(sock, kcp, level, option, *value)
+        wanted = _get(sock, level, option) // 2  # the kernel doubles
+        packets = max(2, wanted // kcp.config.mss)
+        kcp.change(**{self.window: min(getattr(kcp.default_config, self.window), packets)})
+
+
 class Linger(Option):
     """SO_LINGER: the stream's socket has it for answers, the engine acts upon it."""
 
@@ -202,8 +217,15 @@ class Linger(Option):
         kcp.push()
 
 
+def remember(kcp: Association, level: int, option: int, *value: Any) -> None:
+    """Notes an option that was set, for a socket that is to take this one's place."""
+    kcp.options[level, option] = _bytes(value)
+
+
 def _bytes(value: tuple[Any, ...]) -> bytes:
     """The option's bytes, of arguments that CPython has accepted."""
+    if value[0] is None:
+        return bytes(value[1])
     return pack_int(value[0]) if isinstance(value[0], int) else bytes(value[0])
 
 
@@ -235,6 +257,8 @@ _TABLE: Final[dict[tuple[int, int], Option]] = {
     (_socket.SOL_SOCKET, _socket.SO_PROTOCOL): Answer(lambda sock, kcp: _socket.IPPROTO_TCP),
     (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE): KeepAlive(),
     (_socket.SOL_SOCKET, _socket.SO_LINGER): Linger(),
+    (_socket.SOL_SOCKET, _socket.SO_SNDBUF): Buffer("sndwnd"),
+    (_socket.SOL_SOCKET, _socket.SO_RCVBUF): Buffer("rcvwnd"),
     # What a unix stream has and TCP has not: a TCP socket is asked.
     (_socket.SOL_SOCKET, _socket.SO_PASSCRED): _REMEMBERED,
     (_socket.SOL_SOCKET, _socket.SO_PEERCRED): _REMEMBERED,

@@ -9,6 +9,7 @@ unix stream gives others.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import operator
 import socket
@@ -20,6 +21,7 @@ from ._native import ffi, lib
 from .association import TIMED_OUT, Association, Role
 from .config import Config
 from .engine import KCPInfo, oserror
+from .rules import Rules
 
 _Base = _socket.socket
 _Socket = socket.socket
@@ -27,6 +29,7 @@ _Socket = socket.socket
 _FLAGS: Final = int(_socket.SOCK_NONBLOCK) | int(_socket.SOCK_CLOEXEC)
 _STREAM: Final = int(_socket.SOCK_STREAM)
 _OOB: Final = int(_socket.MSG_OOB)
+_TCP_CLOSE: Final = 7  # tcpi_state of a socket that does nothing (linux/tcp.h)
 _INTERNET: Final = frozenset({int(_socket.AF_INET), int(_socket.AF_INET6)})
 _PROTOCOLS: Final = frozenset({0, int(_socket.IPPROTO_TCP)})
 
@@ -65,14 +68,19 @@ class KCPSocket(socket.socket):
     socket. Sockets that a listener accepts have the listener's. Errors are those of TCP sockets.
     """
 
-    __slots__ = ("_kcp",)
+    __slots__ = ("_kcp", "_was")
     __module__ = "kcpsocket"
 
     config: ClassVar[Config] = Config()
+    #: Which addresses go over KCP: for the others, connect and bind make this a TCP socket. None: all.
+    rules: ClassVar[Rules | None] = None
+
     _kcp: Association | None  # None: an ordinary socket, or a closed one
+    _was: Association | None  # what it was until `rules` made it a TCP socket
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         self._kcp = None
+        self._was = None
         kcp: Association | None = None
         if is_internet_stream(family, type, proto):
             if fileno is None:
@@ -86,6 +94,13 @@ class KCPSocket(socket.socket):
             kcp.attach(self)
             self._kcp = kcp
 
+    def _adopt(self, kcp: Association, type: int, proto: int, descriptor: int) -> None:
+        """Makes this new object the owner of `descriptor`, which is one of `kcp`."""
+        self._kcp = self._was = None
+        _Socket.__init__(self, kcp.family, type, proto, descriptor)
+        kcp.attach(self)
+        self._kcp = kcp
+
     def _open(self, family: int, type: int, proto: int) -> None:
         """A new KCP socket."""
         family = int(_socket.AF_INET) if family == -1 else family
@@ -94,20 +109,38 @@ class KCPSocket(socket.socket):
             super().__init__(family, type, max(proto, 0), stream.fileno())
             stream.detach()
         kcp = Association(family, self.config)
+        kcp.rules = self.rules
         kcp.attach(self)
         self._kcp = kcp
 
     # --- connections ---
 
+    def _chosen(self, address: Any) -> Association | None:
+        """What this socket is once `address` is its own or its peer's, by its rules: None for a TCP socket."""
+        kcp = self._kcp or self._was
+        if kcp is None or kcp.rules is None:
+            return self._kcp
+        over_kcp = kcp.rules.over_kcp(kcp.family, address)
+        if self._kcp is None:
+            if over_kcp and _Base.getsockopt(self, _socket.IPPROTO_TCP, _socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+                self._kcp, self._was = kcp.from_tcp(self), None
+        elif not over_kcp and kcp.undecided and self.fileno() >= 0:
+            kcp.to_tcp(self)
+            self._kcp, self._was = None, kcp
+        return self._kcp
+
     def bind(self, address: Any, /) -> None:
         """As socket.bind, to a UDP port. SO_REUSEADDR is for following a listener whose connections live on."""
-        if self._kcp is None:
+        kcp = self._chosen(address)
+        if kcp is None:
             return super().bind(address)
-        return self._kcp.bind(self, address)
+        return kcp.bind(self, address)
 
     def listen(self, backlog: int = min(_socket.SOMAXCONN, 128), /) -> None:
         """As socket.listen: from now on clients are answered, and wait to be accepted."""
         kcp = self._kcp
+        if kcp is not None and kcp.role is Role.IDLE:
+            kcp = self._chosen(("", 0))
         if kcp is None or kcp.role is Role.LISTENING or self.fileno() < 0:
             return super().listen(backlog)
         return kcp.listen(self, max(0, operator.index(backlog)))
@@ -129,7 +162,7 @@ class KCPSocket(socket.socket):
             if timeout != 0:
                 association.wait_readable(self, deadline)
         sock = KCPSocket.__new__(KCPSocket)
-        sock._kcp = None
+        sock._kcp = sock._was = None
         _Socket.__init__(sock, self.family, self.type, self.proto, descriptor)
         child = kcp.accepted(sock, name.id)
         child.attach(sock)
@@ -141,9 +174,10 @@ class KCPSocket(socket.socket):
 
     def connect(self, address: Any, /) -> None:
         """As socket.connect: returns when the peer has answered. Raises ConnectionRefusedError, TimeoutError, ..."""
-        if self._kcp is None:
+        kcp = self._chosen(address)
+        if kcp is None:
             return super().connect(address)
-        code = self._kcp.connect(self, address)
+        code = kcp.connect(self, address)
         if code == TIMED_OUT:
             raise TimeoutError("timed out")
         if code:
@@ -152,9 +186,10 @@ class KCPSocket(socket.socket):
 
     def connect_ex(self, address: Any, /) -> int:
         """As socket.connect_ex: connect, but the errno is returned."""
-        if self._kcp is None:
+        kcp = self._chosen(address)
+        if kcp is None:
             return super().connect_ex(address)
-        code = self._kcp.connect(self, address)
+        code = kcp.connect(self, address)
         return errno.EAGAIN if code == TIMED_OUT else code
 
     def getsockname(self) -> Any:
@@ -217,7 +252,10 @@ class KCPSocket(socket.socket):
     def setsockopt(self, *arguments: Any) -> None:
         """As socket.setsockopt; level SOL_KCP has KCP's own options."""
         if self._kcp is None:
-            return super().setsockopt(*arguments)
+            super().setsockopt(*arguments)
+            if self._was is not None:
+                options.remember(self._was, *arguments)
+            return None
         return options.setsockopt(self, self._kcp, *arguments)
 
     def getsockopt(self, *arguments: Any) -> Any:
@@ -398,6 +436,10 @@ class KCPSocket(socket.socket):
             return super().sendmsg(buffers, ancdata, flags, address)
         if flags:
             self._check_flags(flags)
+        if ancdata or address is not None:
+            # Not used, but refused where CPython would: put to a socket that can't send.
+            with _Socket(self._kcp.family, _STREAM) as tcp, contextlib.suppress(OSError):
+                tcp.sendmsg((), ancdata, _socket.MSG_NOSIGNAL, address)
         try:
             return _sendmsg(self, buffers, (), flags)
         except OSError as error:
