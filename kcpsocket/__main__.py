@@ -6,7 +6,8 @@ import argparse
 import sys
 from importlib import metadata
 
-from . import bench, demo, run
+from . import demo, run
+from .bench import command as bench
 
 
 def main(arguments: list[str] | None = None) -> int:

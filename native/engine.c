@@ -15,6 +15,7 @@
 #include "session.h"
 
 #define EVENTS 256            /* of one wait */
+#define TIMERS_PUT_OFF 64     /* full batches of events in a row after which timers run all the same */
 #define TRIM_MS 1000          /* how often free packet buffers go back to the system */
 #define RESETS_RENEWAL 100    /* ms */
 #define RESETS_ALLOWED 100    /* in that time */
@@ -127,13 +128,6 @@ static void run_timers(struct engine *engine)
     }
 }
 
-/* Leaves nothing due, dirty or unsent behind, as far as one round goes. */
-static void settle(struct engine *engine)
-{
-    run_timers(engine);
-    engine_run_dirty(engine);
-}
-
 static void dispatch(struct engine *engine, const struct epoll_event *event)
 {
     struct source *source = event->data.ptr;
@@ -203,12 +197,18 @@ static void *run(void *argument)
     struct engine *engine = argument;
     struct epoll_event events[EVENTS];
     uint64_t trimmed = 0;
-    int count = 0;
+    int count = 0, put_off = 0;
     lock(engine);
     for (;;) {
         for (int i = 0; i < count; i++)
             dispatch(engine, &events[i]);
-        settle(engine);
+        /* What has arrived is looked at before anything is declared lost: under load, an ACK may be waiting in a socket
+         * whose turn has not come. */
+        if (count < EVENTS || ++put_off == TIMERS_PUT_OFF) {
+            run_timers(engine);
+            put_off = 0;
+        }
+        engine_run_dirty(engine);
         /* Every event of this wait has been looked at: nothing points at the dead any more. */
         free_dead(engine);
         if (engine->now - trimmed >= TRIM_MS) {
@@ -393,7 +393,7 @@ static void wake(struct engine *engine)
 
 void engine_leave(struct engine *engine)
 {
-    settle(engine);
+    engine_run_dirty(engine);
     if (engine->dirty || engine->dead || wheel_next(&engine->wheel) < engine->wakes_at)
         wake(engine);
     pthread_mutex_unlock(&engine->lock);
@@ -401,7 +401,7 @@ void engine_leave(struct engine *engine)
 
 bool engine_wait_ended(struct engine *engine, uint64_t deadline)
 {
-    settle(engine);
+    engine_run_dirty(engine);
     wake(engine);
     struct timespec until = {(time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000};
     int result = pthread_cond_timedwait(&engine->ended, &engine->lock, &until);

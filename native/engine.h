@@ -102,7 +102,8 @@ struct engine *engine_enter_running(void);
 /* The same, but NULL as well when the lock is not free at once. */
 struct engine *engine_try_enter(void);
 
-/* Runs what became due, sends, and lets go of the lock. */
+/* Gives dirty sessions their turn, sends, and lets go of the lock. Timers are left to the engine's thread, which looks at
+ * what has arrived first. */
 void engine_leave(struct engine *engine);
 
 /* As engine_leave and engine_enter around a wait for some session's end, at most until `deadline` (ms on the engine's

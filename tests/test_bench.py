@@ -187,7 +187,7 @@ def test_a_worker_that_cannot_start_says_why() -> None:
 
 def test_a_worker_that_dies_is_noticed() -> None:
     with (
-        pytest.raises(BenchError, match="ended with code 1: .*Expecting value"),
+        pytest.raises(BenchError, match="Expecting value"),
         Process("broken", [sys.executable, "-m", "kcpsocket.bench.worker", "no JSON"]) as process,
     ):
         process.result("anything", LIMIT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from kcpsocket.bench.link import Direction, Link
@@ -71,7 +73,7 @@ def test_jitter_keeps_the_order() -> None:
 
 def test_reordered_packets_are_overtaken() -> None:
     dues = [due for due in arrivals(Link(reorder=0.1, reorder_by=10), [index * 0.002 for index in range(2000)]) if due]
-    overtaken = sum(later < earlier for earlier, later in zip(dues, dues[1:], strict=False))
+    overtaken = sum(later < earlier for earlier, later in itertools.pairwise(dues))
     assert overtaken / 2000 == pytest.approx(0.1, rel=0.3)
 
 
