@@ -32,7 +32,8 @@ struct kcp *kcp_new(uint32_t conv, const struct kcp_settings *settings, struct p
     adopt(kcp, settings);
     kcp->cwnd = 1;
     kcp->ssthresh = KCP_WINDOW_MAX;
-    kcp->heard_ts = kcp->progress_ts = now;
+    kcp->heard_ts = kcp->progress_ts = kcp->period_ts = now;
+    kcp->trip_min[0] = kcp->trip_min[1] = UINT32_MAX;
     kcp_rto_update(kcp);
     kcp_start_at(kcp, 0, 0);
     return kcp;
@@ -65,7 +66,7 @@ void kcp_configure(struct kcp *kcp, const struct kcp_settings *settings)
 {
     adopt(kcp, settings);
     kcp->top_count = 0; /* `resend` may keep more or fewer of them */
-    kcp->early_armed = false;
+    kcp->watch = false;
     kcp_rto_update(kcp);
     kcp_recv_open(kcp);
 }
@@ -137,8 +138,8 @@ int64_t kcp_deadline(const struct kcp *kcp, uint32_t now)
         least = sooner(least, kcp->ack_ts + kcp->settings.interval, now);
     if (kcp->in_flight > 0)
         least = sooner(least, kcp->rto_bound, now);
-    if (kcp->early_armed)
-        least = sooner(least, kcp->early_ts, now);
+    if (kcp->watch)
+        least = sooner(least, kcp->watch_ts, now);
     if (kcp->suspect_count > 0)
         least = sooner(least, kcp->suspect_ask, now);
     if (kcp_stalled(kcp))
@@ -221,6 +222,7 @@ void kcp_snapshot(const struct kcp *kcp, struct kcp_state *out)
         .srtt = kcp->measured && srtt == 0 ? 1 : srtt, /* 0 says unmeasured; on loopback it is less than 1 */
         .rttvar = (uint32_t)kcp->rttvar32 / 32,
         .rto = kcp->rto,
+        .reorder = kcp->reorder.passed,
         .snd_una = kcp->snd_una,
         .snd_nxt = kcp->snd_nxt,
         .snd_end = kcp->snd_end,

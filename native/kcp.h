@@ -32,7 +32,8 @@ struct kcp_settings {
     uint32_t sndwnd;    /* send window, packets, 1 to KCP_WINDOW_MAX */
     uint32_t rcvwnd;    /* receive window, packets, 1 to KCP_WINDOW_MAX */
     uint32_t interval;  /* ms an ACK may wait for company; also the floor of RTO's variance term */
-    uint32_t resend;    /* segments overtaking one before it is sent again at once, over 16 as 16; 0: never */
+    uint32_t resend;    /* segments overtaking one before it is sent again, over 16 as 16; 0: never. At once on a path
+                         * that keeps their order, else when it is later than the path has been seen to make one */
     uint32_t dead_link; /* transmissions of one segment after which, with user_timeout passed too, the link is dead */
     uint32_t user_timeout; /* ms without progress after which the link may be dead (as TCP_USER_TIMEOUT) */
     bool nodelay;       /* RTO from 30 ms and growing by half, instead of from 100 ms and doubling */
@@ -58,6 +59,7 @@ struct kcp_counters {
     uint64_t fast_retrans_segs; /* ... overtaken by `resend` others */
     uint64_t early_retrans_segs; /* ... overtaken by one while nothing new was to be sent */
     uint64_t lost_segs;         /* ... RTO passed */
+    uint64_t spurious_segs;     /* of those retransmissions: known by now to have been needless */
     uint64_t repeat_segs;       /* PUSH received that had been received before */
 };
 
@@ -182,6 +184,7 @@ size_t kcp_reset_answer(const uint8_t *data, size_t length, uint8_t *out);
 struct kcp_state { /* a snapshot, for kcp_info and tests */
     uint32_t conv;
     uint32_t srtt, rttvar, rto;          /* ms; srtt 0: not measured yet */
+    uint32_t reorder;                    /* ms that a segment may be late, as learnt, before it counts as lost */
     uint32_t snd_una, snd_nxt, snd_end;  /* oldest unacknowledged, next to send first, end of the queue */
     uint32_t rcv_head, rcv_nxt;          /* next to consume, next expected */
     uint32_t rmt_wnd, cwnd, ssthresh;    /* packets */

@@ -110,6 +110,7 @@ static void transmit(struct packer *packer, uint32_t sn, uint32_t now)
     struct send_slot *slot = send_at(kcp, sn);
     slot->ts = now;
     slot->resendts = now + slot->rto;
+    slot->previous = slot->order;
     slot->order = kcp_log_transmission(kcp, sn);
     slot->lost = KCP_LOST_NOT;
     if (slot->xmit < UINT16_MAX)
@@ -142,6 +143,7 @@ static void retransmit(struct packer *packer, uint32_t now)
         struct send_slot *slot = send_at(kcp, sn);
         enum kcp_lost why = (enum kcp_lost)slot->lost;
         slot->rto = next_rto(kcp, slot, why);
+        slot->cause = why & 3;
         if (why == KCP_LOST_TIMEOUT) {
             timeouts++;
             counters->lost_segs++;
@@ -186,7 +188,7 @@ void kcp_flush(struct kcp *kcp, uint32_t now, struct kcp_sink *sink)
     kcp->ask = false;
     pack_tell(&packer);
     kcp_find_timeouts(kcp, now);
-    kcp_find_early(kcp, kcp_sendable(kcp) == 0, now);
+    kcp_find_late(kcp, kcp_sendable(kcp) == 0, now);
     retransmit(&packer, now);
     transmit_new(&packer, kcp_sendable(kcp), now);
     packer_end(&packer);

@@ -6,6 +6,7 @@
  *   kcp_recv.c    the receive window
  *   kcp_send.c    the send window, as the application fills it and acknowledgements drain it; RTT
  *   kcp_loss.c    which transmissions were lost, and the congestion window's answer
+ *   kcp_reorder.c how late a transmission may be and not be lost
  *   kcp_flush.c   packing datagrams
  */
 #ifndef KCPSOCKET_KCP_INTERNAL_H
@@ -20,6 +21,9 @@ enum {
     KCP_ACKS_MAX = 4096,       /* ACKs that may wait; a caller flushes long before */
     KCP_RESEND_MAX = 16,       /* a larger `resend` counts as this */
     KCP_FAST_LIMIT = 5,        /* fast and early retransmissions of one segment; from then on only its RTO counts */
+    KCP_PASSED = 16,           /* times kept for telling since when a transmission has been overtaken */
+    KCP_REORDER_MS = 2000,     /* the least time without reordering after which less is tolerated, */
+    KCP_REORDER_TRIPS = 16,    /* and the least number of round trips */
     KCP_RTO_DEFAULT = 200,     /* ms, before the first RTT sample */
     KCP_RTO_MIN = 100,         /* ms */
     KCP_RTO_MIN_NODELAY = 30,  /* ms */
@@ -48,12 +52,14 @@ struct send_slot {
     uint32_t ts;       /* ms: the last transmission, which an ACK names by it */
     uint32_t resendts; /* ms: when the RTO passes */
     uint32_t order;    /* number of the last transmission among all */
+    uint32_t previous; /* number of the transmission before the last, if there was one */
     uint16_t length;   /* bytes of data */
     uint16_t rto;      /* ms, grows with each time-out */
     uint16_t xmit;     /* transmissions, saturating */
     uint8_t fast;      /* retransmissions that were fast or early */
     uint8_t acked : 1; /* by its sn; una has not come this far yet */
     uint8_t lost : 2;  /* enum kcp_lost; not 0: its sn waits in kcp.lost */
+    uint8_t cause : 2; /* enum kcp_lost: why the last transmission was made; 0: it is the first */
 };
 
 /* A place of the receive window. */
@@ -74,6 +80,17 @@ struct number_queue {
 
 struct kcp_ack {
     uint32_t sn, ts; /* of the PUSH */
+};
+
+/* At `ts`, ms, it was found that a transmission of this order had arrived, and none of a larger one before. */
+struct overtaking {
+    uint32_t order, ts;
+};
+
+/* How late a transmission is, in two ways. */
+struct lateness {
+    uint32_t passed; /* ms since it was found that it had been overtaken */
+    uint32_t trip;   /* ms since it would have been acknowledged after the usual round trip */
 };
 
 struct kcp {
@@ -112,9 +129,19 @@ struct kcp {
     struct number_queue lost; /* sn of segments to send again */
     uint32_t top[KCP_RESEND_MAX]; /* the largest acknowledged orders, descending */
     uint32_t top_count;
-    bool early_armed;   /* a segment has been overtaken, if not often enough to be lost */
-    uint32_t early_ts;  /* ms: when the next flush looks after it */
+    bool watch;         /* a segment has been overtaken, if not often enough or not for long enough to be lost: */
+    uint32_t watched;   /* the order of its transmission, where the cursor stands */
+    uint32_t watch_ts;  /* ms: when a flush looks after it */
     uint32_t rto_bound; /* ms: no RTO in flight passes before */
+
+    /* Reordering: see kcp_reorder.c. A period is some round trips. */
+    struct overtaking passed[KCP_PASSED]; /* the latest of them, oldest first */
+    uint32_t passed_count;
+    struct lateness reorder;      /* that a segment may have; 0: none is to be expected */
+    struct lateness reorder_seen; /* the most that this period has called for */
+    bool loss_seen;        /* a retransmission was needed: the path does lose */
+    uint32_t trip_min[2];  /* ms: the shortest round trip of this period, of the one before; UINT32_MAX: none */
+    uint32_t period_ts;    /* ms: when the period began */
 
     /* Receive window: consumed up to rcv_head, in order up to rcv_nxt, out of order up to rcv_edge. */
     struct recv_slot *rcv;
@@ -221,11 +248,11 @@ uint32_t kcp_log_transmission(struct kcp *kcp, uint32_t sn);
 /* Nothing is in flight: forgets all transmissions. */
 void kcp_log_clear(struct kcp *kcp);
 
-/* Finds segments overtaken `resend` times, after arrivals were noted. */
+/* Finds segments overtaken `resend` times and later than tolerated, after arrivals were noted. */
 void kcp_find_overtaken(struct kcp *kcp, uint32_t now);
 
-/* In a flush: finds segments overtaken once if nothing new is to be sent, else puts that off. */
-void kcp_find_early(struct kcp *kcp, bool nothing_new, uint32_t now);
+/* In a flush: the same again, as time has passed; and finds segments overtaken once if nothing new is to be sent. */
+void kcp_find_late(struct kcp *kcp, bool nothing_new, uint32_t now);
 
 /* In a flush: finds segments whose RTO has passed. */
 void kcp_find_timeouts(struct kcp *kcp, uint32_t now);
@@ -234,6 +261,26 @@ void kcp_find_timeouts(struct kcp *kcp, uint32_t now);
 void kcp_cwnd_grow(struct kcp *kcp, uint32_t acked);
 void kcp_cwnd_overtaken(struct kcp *kcp);
 void kcp_cwnd_timeout(struct kcp *kcp);
+
+/* --- kcp_reorder.c --- */
+
+/* The largest acknowledged order is `order`: whatever was sent before has been overtaken. */
+void kcp_passed(struct kcp *kcp, uint32_t order, uint32_t now);
+
+/* ms: when a transmission made at `ts` that was overtaken `resend` times, or (`early`) once, is lost. */
+uint32_t kcp_due(const struct kcp *kcp, uint32_t order, uint32_t ts, bool early);
+
+/* `slot` has arrived, by a transmission at `ts`, as its ACK says. Before kcp_note_arrival. */
+void kcp_learn_ack(struct kcp *kcp, const struct send_slot *slot, uint32_t ts, uint32_t now);
+
+/* `slot`, which no ACK has named, has arrived, as una says. `first`: it is what una has waited for. */
+void kcp_learn_una(struct kcp *kcp, const struct send_slot *slot, bool first, uint32_t now);
+
+/* A round trip took `rtt` ms. */
+void kcp_learn_trip(struct kcp *kcp, uint32_t rtt);
+
+/* Time passes: forgets what has not been seen for long. */
+void kcp_reorder_age(struct kcp *kcp, uint32_t now);
 
 /* --- kcp_recv.c --- */
 

@@ -7,7 +7,11 @@
  * A transmission is lost once `resend` later ones have arrived: all that is needed of them is the resend-th largest
  * order, so the largest few are kept. A cursor, the log's head, walks up to that order once; what it meets
  * unacknowledged, and not sent again since, is lost. A retransmission is a transmission like any other, so its loss is
- * found the same way. Cost per packet: O(1), amortised. */
+ * found the same way. Cost per packet: O(1), amortised.
+ *
+ * Where a path reorders, being overtaken proves nothing yet: the cursor stops at a transmission that has not been so
+ * for as long as kcp_reorder.c has learnt to tolerate. Those after it were overtaken no sooner, so one timer does for
+ * all. */
 #include "kcp_internal.h"
 
 void kcp_note_arrival(struct kcp *kcp, uint32_t order)
@@ -48,7 +52,8 @@ void kcp_log_clear(struct kcp *kcp)
     number_queue_drain(&kcp->log);
     number_queue_drain(&kcp->lost);
     kcp->top_count = 0;
-    kcp->early_armed = false;
+    kcp->watch = false;
+    kcp->passed_count = 0;
 }
 
 /* Queues `sn` to be sent again by the next flush. Out of memory it stays unmarked, for its RTO to find. */
@@ -59,53 +64,110 @@ static void mark(struct kcp *kcp, uint32_t sn, enum kcp_lost why)
         slot->lost = why & 3;
 }
 
-/* The segment whose last transmission was of this order, if it may still be found overtaken. */
-static struct send_slot *suspect(const struct kcp *kcp, uint32_t order)
+/* True when the transmission of this order was its segment's last, and may still be found overtaken. */
+static bool suspect(const struct kcp *kcp, uint32_t order)
 {
     uint32_t sn = *number_at(&kcp->log, order);
     if (wire_diff(sn, kcp->snd_una) < 0)
-        return NULL;
-    struct send_slot *slot = send_at(kcp, sn);
-    if (slot->acked || slot->lost || slot->order != order || slot->fast >= KCP_FAST_LIMIT)
-        return NULL;
-    return slot;
+        return false;
+    const struct send_slot *slot = send_at(kcp, sn);
+    return !slot->acked && !slot->lost && slot->order == order && slot->fast < KCP_FAST_LIMIT;
 }
 
-/* Moves the cursor up to `order`, and marks. */
-static void walk(struct kcp *kcp, uint32_t order, enum kcp_lost why)
+/* Moves the cursor to the next suspect before `order`; false if there is none. */
+static bool next_suspect(struct kcp *kcp, uint32_t order)
 {
     for (struct number_queue *log = &kcp->log; wire_diff(log->head, order) < 0; log->head++) {
         if (suspect(kcp, log->head))
-            mark(kcp, *number_at(log, log->head), why);
+            return true;
     }
+    return false;
+}
+
+/* Has a flush look at the suspect under the cursor, at `time`. */
+static void watch(struct kcp *kcp, uint32_t time)
+{
+    kcp->watch = true;
+    kcp->watched = kcp->log.head;
+    kcp->watch_ts = time;
+}
+
+/* ms: when the suspect under the cursor is lost, overtaken `resend` times or (`early`) once. */
+static uint32_t due(const struct kcp *kcp, bool early)
+{
+    uint32_t order = kcp->log.head;
+    return kcp_due(kcp, order, send_at(kcp, *number_at(&kcp->log, order))->ts, early);
+}
+
+/* Moves the cursor up to `order`, and marks. False when it stopped before one that is not due. */
+static bool walk(struct kcp *kcp, uint32_t order, enum kcp_lost why, uint32_t now)
+{
+    while (next_suspect(kcp, order)) {
+        uint32_t time = due(kcp, why == KCP_LOST_EARLY);
+        if (wire_diff(now, time) < 0) {
+            watch(kcp, time);
+            return false;
+        }
+        mark(kcp, *number_at(&kcp->log, kcp->log.head), why);
+        kcp->log.head++;
+    }
+    return true;
+}
+
+/* `resend` of the settings, as far as arrivals are kept. */
+static uint32_t resend_count(const struct kcp *kcp)
+{
+    return kcp->settings.resend < KCP_RESEND_MAX ? kcp->settings.resend : KCP_RESEND_MAX;
+}
+
+/* As far as `resend` allows; true if the cursor got there. */
+static bool walk_overtaken(struct kcp *kcp, uint32_t now)
+{
+    uint32_t resend = resend_count(kcp);
+    if (resend == 0 || kcp->top_count < resend)
+        return true;
+    return walk(kcp, kcp->top[resend - 1], KCP_LOST_FAST, now);
 }
 
 void kcp_find_overtaken(struct kcp *kcp, uint32_t now)
 {
+    kcp_reorder_age(kcp, now);
     if (kcp->top_count == 0)
         return;
-    uint32_t resend = kcp->settings.resend < KCP_RESEND_MAX ? kcp->settings.resend : KCP_RESEND_MAX;
-    if (resend > 0 && kcp->top_count >= resend)
-        walk(kcp, kcp->top[resend - 1], KCP_LOST_FAST);
-    /* Does anything overtaken remain? Then a flush within `interval` looks at it again. */
-    while (wire_diff(kcp->log.head, kcp->top[0]) < 0 && !suspect(kcp, kcp->log.head))
-        kcp->log.head++;
-    bool remains = wire_diff(kcp->log.head, kcp->top[0]) < 0;
-    if (remains && !kcp->early_armed)
-        kcp->early_ts = now + kcp->settings.interval;
-    kcp->early_armed = remains;
+    kcp_passed(kcp, kcp->top[0], now);
+    bool watched = kcp->watch;
+    kcp->watch = false;
+    if (!walk_overtaken(kcp, now))
+        return;
+    /* Does anything overtaken remain? Then a flush looks after it, unless more arrivals decide before. */
+    if (!next_suspect(kcp, kcp->top[0]))
+        return;
+    if (watched && kcp->watched == kcp->log.head)
+        kcp->watch = true;
+    else
+        watch(kcp, due(kcp, true));
 }
 
-void kcp_find_early(struct kcp *kcp, bool nothing_new, uint32_t now)
+void kcp_find_late(struct kcp *kcp, bool nothing_new, uint32_t now)
 {
-    if (!kcp->early_armed)
+    if (!kcp->watch)
         return;
-    if (nothing_new) {
-        walk(kcp, kcp->top[0], KCP_LOST_EARLY);
-        kcp->early_armed = false;
-    } else {
-        kcp->early_ts = now + kcp->settings.interval;
-    }
+    kcp->watch = false;
+    if (!walk_overtaken(kcp, now) || !next_suspect(kcp, kcp->top[0]))
+        return;
+    if (nothing_new)
+        walk(kcp, kcp->top[0], KCP_LOST_EARLY, now);
+    else
+        watch(kcp, now + kcp->settings.interval);
+}
+
+/* Has `slot` been overtaken `resend` times? It was given time, as the path reorders; but it is no time-out, at which to
+ * send less and less often, while others get through. */
+static bool overtaken(const struct kcp *kcp, const struct send_slot *slot)
+{
+    uint32_t resend = resend_count(kcp);
+    return resend > 0 && kcp->top_count >= resend && wire_diff(slot->order, kcp->top[resend - 1]) < 0 &&
+           slot->fast < KCP_FAST_LIMIT;
 }
 
 void kcp_find_timeouts(struct kcp *kcp, uint32_t now)
@@ -113,13 +175,16 @@ void kcp_find_timeouts(struct kcp *kcp, uint32_t now)
     if (kcp->in_flight == 0 || wire_diff(now, kcp->rto_bound) < 0)
         return;
     uint32_t bound = now + KCP_RTO_MAX;
+    uint32_t least = (uint32_t)kcp->srtt8 / 8 + kcp->settings.interval;
     for (uint32_t sn = kcp->snd_una; sn != kcp->snd_nxt; sn++) {
         struct send_slot *slot = send_at(kcp, sn);
         if (slot->acked)
             continue;
         uint32_t due = slot->resendts;
+        if (wire_diff(slot->ts + least, due) > 0)
+            due = slot->ts + least; /* round trips have become longer since */
         if (wire_diff(now, due) >= 0) {
-            mark(kcp, sn, KCP_LOST_TIMEOUT);
+            mark(kcp, sn, overtaken(kcp, slot) ? KCP_LOST_FAST : KCP_LOST_TIMEOUT);
             if (slot->lost)
                 continue; /* its transmission, in this flush, lowers the bound again */
             due = now + kcp->settings.interval;

@@ -132,10 +132,11 @@ bool kcp_ack_una(struct kcp *kcp, uint32_t una, uint32_t now)
 {
     if (una == kcp->snd_una)
         return false;
-    for (; kcp->snd_una != una; kcp->snd_una++) {
+    for (bool first = true; kcp->snd_una != una; kcp->snd_una++, first = false) {
         struct send_slot *slot = send_at(kcp, kcp->snd_una);
         if (slot->acked)
             continue;
+        kcp_learn_una(kcp, slot, first, now);
         release(kcp, slot);
         kcp->in_flight--;
     }
@@ -159,6 +160,7 @@ void kcp_ack_sn(struct kcp *kcp, uint32_t sn, uint32_t ts, uint32_t now)
     struct send_slot *slot = send_at(kcp, sn);
     if (slot->acked)
         return;
+    kcp_learn_ack(kcp, slot, ts, now);
     if (slot->ts == ts)
         kcp_note_arrival(kcp, slot->order);
     release(kcp, slot);
@@ -186,7 +188,11 @@ void kcp_rto_update(struct kcp *kcp)
     uint32_t rto = KCP_RTO_DEFAULT;
     if (kcp->measured) {
         uint32_t spread = (uint32_t)kcp->rttvar32 / 8; /* 4 * rttvar */
-        rto = (uint32_t)kcp->srtt8 / 8 + (spread > kcp->settings.interval ? spread : kcp->settings.interval);
+        if (spread < kcp->settings.interval)
+            spread = kcp->settings.interval;
+        if (spread < kcp->reorder.trip)
+            spread = kcp->reorder.trip; /* what may come so late is not to be sent again before */
+        rto = (uint32_t)kcp->srtt8 / 8 + spread;
     }
     if (rto < floor)
         rto = floor;
@@ -196,6 +202,7 @@ void kcp_rto_update(struct kcp *kcp)
 void kcp_rtt_update(struct kcp *kcp, uint32_t sample)
 {
     int32_t rtt = (int32_t)sample;
+    kcp_learn_trip(kcp, sample);
     if (!kcp->measured) {
         kcp->measured = true;
         kcp->srtt8 = rtt * 8;

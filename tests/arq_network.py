@@ -6,7 +6,7 @@ import dataclasses
 import heapq
 import random
 
-from arq_endpoint import HEADER, IN_FLUSH, Endpoint, Settings
+from arq_endpoint import HEADER, IN_FLUSH, PUSH, Endpoint, Settings, decode
 
 from kcpsocket._native import lib
 
@@ -20,6 +20,14 @@ class Path:
     damage: float = 0.0
     delay: int = 10
     jitter: int = 0
+    calm: int = 0
+    rough: int = 1
+
+    def late(self, now: int, rng: random.Random) -> int:
+        """What is added to the delay: `jitter` only counts in the last `rough` ms of every `calm` + `rough`."""
+        if self.jitter == 0 or now % (self.calm + self.rough) < self.calm:
+            return 0
+        return rng.randrange(self.jitter)
 
 
 def damage(datagram: bytes, rng: random.Random) -> bytes:
@@ -93,6 +101,8 @@ class Network:
         self.rng = rng
         self.elapsed = 0
         self.datagrams = 0
+        self.lost = [0, 0]  # PUSHes of each peer
+        self.counters: list[dict[str, int]] = []  # of each peer, at the end
         self._on_the_way: list[tuple[int, int, int, bytes, bool]] = []
 
     def run(self, limit: int) -> None:
@@ -147,9 +157,10 @@ class Network:
             assert len(datagram) <= lib.kcp_settings_of(self.peers[number].endpoint.kcp).mtu
             for _ in range(2 if rng.random() < path.duplicate else 1):
                 if rng.random() < path.loss:
+                    self.lost[number] += sum(segment.cmd == PUSH for segment in decode(datagram))
                     continue
                 damaged = rng.random() < path.damage
-                arrival = self.elapsed + path.delay + (rng.randrange(path.jitter) if path.jitter else 0)
+                arrival = self.elapsed + path.delay + path.late(self.elapsed, rng)
                 self.datagrams += 1
                 sent = damage(datagram, rng) if damaged else datagram
                 heapq.heappush(self._on_the_way, (arrival, self.datagrams, 1 - number, sent, damaged))
@@ -185,5 +196,6 @@ def transfer(
         assert state.snd_ring <= 16
         assert state.rcv_ring <= 16
         assert not lib.kcp_peer_restarted(peer.endpoint.kcp, peer.endpoint.now)
+        network.counters.append({name: getattr(state.counters, name) for name in dir(state.counters)})
         peer.endpoint.free()
     return network

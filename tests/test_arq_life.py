@@ -148,11 +148,10 @@ def test_not_dead_before_dead_link_transmissions() -> None:
 def test_progress_keeps_it_alive() -> None:
     endpoint = Endpoint(Settings(dead_link=2, user_timeout=1000), now=10)
     endpoint.send(b"x" * 2000)
-    sent = endpoint.now
     endpoint.flush()
     endpoint.advance(900)
     endpoint.flush()
-    endpoint.input(Segment(ACK, sn=1, ts=sent))
+    endpoint.input(Segment(ACK, sn=1, ts=endpoint.now))
     endpoint.advance(900)
     assert not lib.kcp_dead(endpoint.kcp, endpoint.now)
     endpoint.flush()
