@@ -309,8 +309,11 @@ static struct engine *start(int *error)
         *error = -ENOMEM;
         return NULL;
     }
-    pthread_mutex_init(&engine->gate, NULL);
-    pthread_mutex_init(&engine->lock, NULL);
+    pthread_mutexattr_t adaptive; /* held for microseconds: to spin is cheaper than to be woken */
+    pthread_mutexattr_init(&adaptive);
+    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&engine->gate, &adaptive);
+    pthread_mutex_init(&engine->lock, &adaptive);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -66,7 +66,7 @@ void session_deliver(struct session *session)
 
 void session_unstuff(struct session *session)
 {
-    static uint8_t waste[16384]; /* never read */
+    static uint8_t waste[65536]; /* never read; as much as stream_stuff mostly needs */
     while (session->stuffing > 0) {
         size_t want = session->stuffing < sizeof waste ? session->stuffing : sizeof waste;
         ssize_t n = recv(session->stream_fd, waste, want, MSG_DONTWAIT);

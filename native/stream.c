@@ -127,13 +127,16 @@ size_t stream_stuff(int app_fd)
     static const uint8_t stuffing[32768];
     struct pollfd writable = {.fd = app_fd, .events = POLLOUT};
     size_t total = 0;
+    int buffer = 0;
+    socklen_t length = sizeof buffer;
+    getsockopt(app_fd, SOL_SOCKET, SO_SNDBUF, &buffer, &length);
     /* A unix stream stops being writable when a quarter of its send buffer is taken: no need to fill the rest. */
-    while (poll(&writable, 1, 0) > 0 && writable.revents & POLLOUT) {
+    do {
         ssize_t n = send(app_fd, stuffing, sizeof stuffing, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n <= 0)
             break;
         total += (size_t)n;
-    }
+    } while (total < (size_t)buffer / 4 || (poll(&writable, 1, 0) > 0 && writable.revents & POLLOUT));
     return total;
 }
 

@@ -24,19 +24,19 @@
 
 /* --- set-up --- */
 
-static void set_int(int fd, int level, int name, int value)
+/* True when it took effect. Each option set here is a help, not a need: without it, datagrams are still carried. */
+static bool set_int(int fd, int level, int name, int value)
 {
-    /* Each of these is a help, not a need: a kernel without it still carries the datagrams. */
-    (void)setsockopt(fd, level, name, &value, sizeof value);
+    return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
 static void set_buffers(int fd, uint32_t bytes)
 {
-    set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)bytes);
-    set_int(fd, SOL_SOCKET, SO_SNDBUF, (int)bytes);
     /* Privileged processes may go past the system's limit. */
-    set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)bytes);
-    set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)bytes);
+    if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)bytes))
+        set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)bytes);
+    if (!set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)bytes))
+        set_int(fd, SOL_SOCKET, SO_SNDBUF, (int)bytes);
 }
 
 int udp_adopt(struct udp_socket *udp, int fd, bool connected, uint32_t sockbuf, uint32_t dscp)
@@ -57,10 +57,12 @@ int udp_adopt(struct udp_socket *udp, int fd, bool connected, uint32_t sockbuf, 
             set_int(fd, IPPROTO_IPV6, IPV6_TCLASS, (int)(dscp << 2));
     }
     set_int(fd, IPPROTO_IP, IP_RECVERR, 1);
-    set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
-    if (v6) {
+    if (v6)
         set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
-        set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    if (!connected) { /* a connected socket's local address is one and known */
+        set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+        if (v6)
+            set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     }
     set_int(fd, SOL_UDP, UDP_GRO, 1);
     *udp = (struct udp_socket){
