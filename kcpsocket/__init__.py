@@ -33,6 +33,7 @@ from .options import (
 from .patching import face as _face
 from .patching import patch, patched, unpatch
 from .patching import with_socket as _with_socket
+from .rules import Rules
 from .sockets import KCPSocket
 from .tls import KCPSSLSocket
 
@@ -66,6 +67,7 @@ __all__ = [
     "KCPSSLSocket",
     "KCPSocket",
     "Phase",
+    "Rules",
     "patch",
     "patched",
     "snmp",

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any, Final
 from . import engine
 from ._native import ffi, lib
 from .config import Config
+from .datagrams import is_datagram_option
 from .engine import Phase, oserror
 
 if TYPE_CHECKING:
     from ._native import CData
+    from .rules import Rules
 
 _Base = _socket.socket
 _Socket = socket.socket  # the standard class, whatever patch() puts in its place later
@@ -79,6 +81,7 @@ class Association:
         "_objects",
         "_takeover",
         "_udp",
+        "any_port",
         "bound",
         "config",
         "default_config",
@@ -87,6 +90,7 @@ class Association:
         "linger",
         "options",
         "role",
+        "rules",
     )
 
     def __init__(self, family: int, config: Config) -> None:
@@ -101,8 +105,12 @@ class Association:
         self.linger = -1
         #: What the application set, as bytes: for answers, for accepted sockets and for a second try to connect.
         self.options: dict[tuple[int, int], bytes] = {}
+        #: Which addresses go over KCP, where patch() was told; None: all.
+        self.rules: Rules | None = None
         #: The address bound to by name, to bind to again.
         self.bound: Any = None
+        #: Whether the application left it to the system which port that is.
+        self.any_port = False
         self._takeover: tuple[Any, CData] | None = None  # a bound address whose port the engine still has
         self._udp: _Base | None = None  # until the engine takes it
         self._objects = 0
@@ -200,12 +208,15 @@ class Association:
                 raise
             self._takeover = ((name[0], address[1], *name[2:]), native)
         self.bound = self.getsockname(sock)
+        self.any_port = address[1] == 0
         self.role = Role.BOUND
 
     def listen(self, sock: _Base, backlog: int) -> None:
         """The first listen(): the engine makes the descriptor a listening one."""
         if self.role not in (Role.IDLE, Role.BOUND):
             raise oserror(errno.EINVAL)
+        if self._listens_elsewhere(sock):
+            return None
         native = engine.native_config(self.config, self.linger)
         id = ffi.new("kcps_id *")
         if self._takeover is None and self.role is Role.IDLE:
@@ -222,8 +233,26 @@ class Association:
                 result = lib.kcps_listen(sock.fileno(), self.udp().fileno(), backlog, directory, native, id)
             if -result not in _DIRECTORY_ERRORS:
                 break
+        if result == -errno.EINVAL and self._listens_elsewhere(sock):
+            return None
         engine.check(result)
-        self._begun(id[0], Role.LISTENING)
+        return self._begun(id[0], Role.LISTENING)
+
+    def _listens_elsewhere(self, sock: _Base) -> bool:
+        """Whether another process, which shares this bound socket, listens on it already: what that one's engine brings
+        is accepted here, too, then, for as long as it lives."""
+        name = engine.name(sock.fileno())
+        if name is None or not name.listening:
+            return False
+        pid, _, _ = struct.unpack("3i", _Base.getsockopt(sock, _socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        if pid > 0 and not _is_alive(pid):
+            self._freshen(sock)
+            return False
+        self._discard()
+        self._takeover = None
+        self.id = name.id
+        self.role = Role.LISTENING
+        return True
 
     def connect(self, sock: _Base, address: Any) -> int:
         """connect(): 0, an errno, or TIMED_OUT. What CPython says about the address itself is raised."""
@@ -288,19 +317,18 @@ class Association:
         self.role = Role.FAILED
         return lib.kcps_error(self.id, True) or errno.ECONNABORTED
 
-    def _renew(self, sock: _Base) -> None:
-        """Puts a fresh stream under the descriptor's number: TCP's can be connected again after a failure."""
-        descriptor = sock.fileno()
-        inheritable, blocking = os.get_inheritable(descriptor), os.get_blocking(descriptor)
+    def _freshen(self, sock: _Base) -> None:
+        """Puts a fresh stream under the descriptor's number."""
         with _Socket(_socket.AF_UNIX, _socket.SOCK_STREAM) as fresh, _registry_lock:
-            os.dup2(fresh.fileno(), descriptor, inheritable)
-            os.set_blocking(descriptor, blocking)
+            put_under(fresh, sock.fileno())
             _registry.pop(self._cookie, None)
             self._cookie = cookie_of(sock)
             _registry[self._cookie] = self
-        for (level, option), value in self.options.items():
-            if level == _socket.SOL_SOCKET and not is_datagram_option(level, option):
-                _Base.setsockopt(sock, level, option, value)
+        self._set_stream_options(sock)
+
+    def _renew(self, sock: _Base) -> None:
+        """Makes a socket whose connect has failed one that can be connected again, as with TCP."""
+        self._freshen(sock)
         if self.id:
             lib.kcps_forget(self.id)
             self.id = 0
@@ -363,6 +391,32 @@ class Association:
             raise oserror(errno.ENOTCONN)
         lib.kcps_shutdown(self.id, {_socket.SHUT_RD: 1, _socket.SHUT_WR: 2, _socket.SHUT_RDWR: 3}.get(how, 0))
 
+    # --- from process to process ---
+
+    def carried(self) -> dict[str, Any]:
+        """What another process that gets the descriptor has to know besides, as plain values."""
+        names = ("family", "config", "default_config", "linger", "options", "rules", "bound")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def udp_descriptor(self) -> int | None:
+        """The descriptor of the UDP socket while it is not the engine's; None: there is none."""
+        return None if self._udp is None else self._udp.fileno()
+
+    @classmethod
+    def brought(cls, descriptor: int, udp_descriptor: int | None, carried: dict[str, Any]) -> Association:
+        """The association of a `descriptor` that has come from another process with what `carried` said there."""
+        known = find(descriptor, carried["config"])
+        association = known or cls(carried["family"], carried["config"])
+        for name, value in carried.items():
+            setattr(association, name, value)
+        if known is None and udp_descriptor is not None:
+            association._udp = _Base(fileno=udp_descriptor)
+            association.role = Role.IDLE if association.bound is None else Role.BOUND
+        elif udp_descriptor is not None:
+            os.close(udp_descriptor)
+        return association
+
     # --- settings ---
 
     def change(self, **settings: Any) -> None:
@@ -390,11 +444,61 @@ class Association:
         child.id = id
         child.linger = self.linger
         child.options = dict(self.options)
+        child._set_stream_options(sock)
+        lib.kcps_claim(id)
+        return child
+
+    def _set_stream_options(self, sock: _Base) -> None:
         for (level, option), value in self.options.items():
             if level == _socket.SOL_SOCKET and not is_datagram_option(level, option):
                 _Base.setsockopt(sock, level, option, value)
-        lib.kcps_claim(id)
-        return child
+
+    # --- TCP and back, as rules have it ---
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there is neither a connection (or one under way) nor a listener yet."""
+        return self.role in (Role.IDLE, Role.BOUND, Role.FAILED)
+
+    def to_tcp(self, sock: _Base) -> None:
+        """Puts a TCP socket with the same options and local address under the number of `sock`, and gives `sock` up."""
+        with _Socket(self.family, _socket.SOCK_STREAM) as tcp:
+            for (level, option), value in self.options.items():
+                tcp.setsockopt(level, option, value)
+            if self.bound is not None:
+                self._bind_again(tcp, self.bound)
+            put_under(tcp, sock.fileno())
+        self.release()
+
+    def from_tcp(self, sock: _Base) -> Association:
+        """Puts a KCP socket back under the number of `sock`, which to_tcp has made a TCP socket. Its association, to
+        which bind_as_tcp is to be applied yet."""
+        again = Association(self.family, self.config)
+        again.default_config, again.linger, again.rules = self.default_config, self.linger, self.rules
+        again.options, again.any_port = dict(self.options), self.any_port
+        again.bound = _Base.getsockname(sock)
+        with _Socket(_socket.AF_UNIX, _socket.SOCK_STREAM) as stream:
+            again._set_stream_options(stream)
+            put_under(stream, sock.fileno())
+        again.attach(sock)
+        return again
+
+    def bind_as_tcp(self, sock: _Base) -> None:
+        """Binds to the local address that `sock` had as a TCP socket, if it had one."""
+        local, self.bound = self.bound, None
+        if local[1]:
+            self._bind_again(self.udp(), local)
+            self.bound = self.getsockname(sock)
+            self.role = Role.BOUND
+
+    def _bind_again(self, sock: _Base, address: Any) -> None:
+        """Binds another kind of socket to an address: to the same port, unless that is taken and was not asked for."""
+        try:
+            sock.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not self.any_port:
+                raise
+            sock.bind((address[0], 0, *address[2:]))
 
 
 def _forget_detached(descriptor: int, but: Association | None = None) -> None:
@@ -403,6 +507,23 @@ def _forget_detached(descriptor: int, but: Association | None = None) -> None:
     if lost is not None and lost is not but:
         _registry.pop(lost._cookie, None)
         lost._discard()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def put_under(fresh: _Base, descriptor: int) -> None:
+    """Makes the number `descriptor` stand for `fresh`; inheritable and blocking or not, as it was."""
+    inheritable, blocking = os.get_inheritable(descriptor), os.get_blocking(descriptor)
+    os.dup2(fresh.fileno(), descriptor, inheritable)
+    os.set_blocking(descriptor, blocking)
 
 
 @contextlib.contextmanager
@@ -446,54 +567,6 @@ def find(descriptor: Any, config: Config) -> Association | None:
         association.linger = native.linger
     lib.kcps_claim(name.id)
     return association
-
-
-# What belongs to the UDP socket, by number where the socket module has no name (linux/in.h, linux/in6.h, asm/socket.h).
-_DATAGRAM_OPTIONS: Final[dict[int, frozenset[int]]] = {
-    _socket.SOL_SOCKET: frozenset(
-        {
-            _socket.SO_REUSEPORT,
-            _socket.SO_DONTROUTE,
-            _socket.SO_PRIORITY,
-            _socket.SO_MARK,
-            _socket.SO_BINDTODEVICE,
-            62,  # SO_BINDTOIFINDEX
-        }
-    ),
-    _socket.IPPROTO_IP: frozenset(
-        {
-            _socket.IP_TOS,
-            _socket.IP_TTL,
-            _socket.IP_TRANSPARENT,
-            10,  # IP_MTU_DISCOVER
-            14,  # IP_MTU
-            15,  # IP_FREEBIND
-            21,  # IP_MINTTL
-            24,  # IP_BIND_ADDRESS_NO_PORT
-            51,  # IP_LOCAL_PORT_RANGE
-        }
-    ),
-    _socket.IPPROTO_IPV6: frozenset(
-        {
-            _socket.IPV6_V6ONLY,
-            _socket.IPV6_TCLASS,
-            _socket.IPV6_UNICAST_HOPS,
-            _socket.IPV6_DONTFRAG,
-            23,  # IPV6_MTU_DISCOVER
-            24,  # IPV6_MTU
-            33,  # IPV6_FLOWINFO_SEND
-            70,  # IPV6_AUTOFLOWLABEL
-            72,  # IPV6_ADDR_PREFERENCES
-            75,  # IPV6_TRANSPARENT
-            78,  # IPV6_FREEBIND
-        }
-    ),
-}
-
-
-def is_datagram_option(level: int, option: int) -> bool:
-    """Whether a socket option concerns the UDP socket instead of the stream."""
-    return option in _DATAGRAM_OPTIONS.get(level, ())
 
 
 _DIRECTORY_ERRORS: Final = frozenset(

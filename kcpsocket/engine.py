@@ -133,9 +133,10 @@ def native_config(config: Config, linger: int = -1) -> CData:
         setattr(native, setting, max(1, round(getattr(config, setting) * 1000)))
     if config.datashard:
         erasure.prepare()
-    ciphers.prepare(config.crypt)
-    key = ciphers.key_for(config.crypt, config.key or "")
-    native.crypt = ciphers.kind_of(config.crypt)
+    crypt = config.crypt or "null"
+    ciphers.prepare(crypt)
+    key = ciphers.key_for(crypt, config.key or "")
+    native.crypt = ciphers.kind_of(crypt)
     native.key_length = len(key)
     ffi.memmove(native.key, key, len(key))
     native.linger = linger
@@ -228,20 +229,25 @@ def used() -> None:
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=-100)
+        util.Finalize(None, finish, exitpriority=-100)
 
 
-@atexit.register
-def _at_exit() -> None:
-    """Delivers what was sent, as the kernel does for TCP when a process ends."""
+def finish(limit: float = _EXIT_LIMIT) -> None:
+    """Delivers what was sent, as the kernel does for TCP when a process ends; takes at most `limit` s.
+
+    The process cannot use its connections any more afterwards.
+    """
     global _user
     if _user != os.getpid():
         return
     _user = None
     lib.kcps_finish_all()
-    deadline = time.monotonic() + _EXIT_LIMIT
+    deadline = time.monotonic() + limit
     while lib.kcps_drain(_SLICE) == -errno.EAGAIN and time.monotonic() < deadline:
         pass
+
+
+atexit.register(finish)
 
 
 def can_relisten(family: int, address: CData) -> bool:

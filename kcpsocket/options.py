@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ._native import ffi, lib
-from .association import Association, is_datagram_option, pack_int
+from .association import Association, pack_int
+from .datagrams import is_datagram_option
 from .engine import check, info, oserror
 
 _Base = _socket.socket

@@ -27,6 +27,7 @@ must have the same key, crypt and shards. Settings given here go before those of
 examples:
   python -m kcpsocket run -m http.server 8000
   python -m kcpsocket run --key secret --mode fast3 client.py example.com 8000
+  python -m kcpsocket run --exclude db.example.com:5432 server.py
 """
 
 # Command-line settings: (field of Config, type, placeholder, help). A bool is a switch with a --no- form.
@@ -65,6 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         else:
             settings.add_argument(f"--{name}", type=kind, metavar=placeholder, default=argparse.SUPPRESS, help=text)
+    which = parser.add_argument_group(
+        "which addresses", "RULE is [HOST][:PORT]: 10.0.0.5, 10.0.0.0/8:5432, :8000-8099, [::1]:80, db.example.com:5432"
+    )
+    which.add_argument(
+        "--only", metavar="RULE", action="append", help="KCP for these addresses, TCP for all others; may be repeated"
+    )
+    which.add_argument(
+        "--exclude", metavar="RULE", action="append", default=[], help="TCP for these addresses; may be repeated"
+    )
     parser.add_argument(
         "-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module, as python -m does"
     )
@@ -96,10 +106,9 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if not command:
         parser.error("-m needs the name of a module" if is_module else "no program: give a script or -m MODULE")
     try:
-        config = config_from(options)
+        patch(config_from(options), only=options.only, exclude=options.exclude)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    patch(config)
     _hide_own_frames()
     (_run_module if is_module else _run_script)(command)
     return 0

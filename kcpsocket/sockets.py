@@ -36,6 +36,7 @@ _PROTOCOLS: Final = frozenset({0, int(_socket.IPPROTO_TCP)})
 #: Bytes that are sent straight from the caller's thread where that is possible: one thread hop less, a fifth less time
 #: for an echo of 64 bytes. More than this is better cut into packets by the engine's thread beside the caller's.
 _FEW: Final = 16384
+_DIRECT: Final = frozenset({bytes, bytearray, memoryview})
 
 # What a unix stream says where a TCP socket says something else, or says why.
 _READ_ERRORS: Final = frozenset({errno.ECONNRESET, errno.EINVAL, errno.ENOTCONN})
@@ -124,6 +125,7 @@ class KCPSocket(socket.socket):
         if self._kcp is None:
             if over_kcp and _Base.getsockopt(self, _socket.IPPROTO_TCP, _socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
                 self._kcp, self._was = kcp.from_tcp(self), None
+                self._kcp.bind_as_tcp(self)
         elif not over_kcp and kcp.undecided and self.fileno() >= 0:
             kcp.to_tcp(self)
             self._kcp, self._was = None, kcp
@@ -133,7 +135,10 @@ class KCPSocket(socket.socket):
         """As socket.bind, to a UDP port. SO_REUSEADDR is for following a listener whose connections live on."""
         kcp = self._chosen(address)
         if kcp is None:
-            return super().bind(address)
+            super().bind(address)
+            if self._was is not None:
+                self._was.any_port = address[1] == 0
+            return None
         return kcp.bind(self, address)
 
     def listen(self, backlog: int = min(_socket.SOMAXCONN, 128), /) -> None:
@@ -161,7 +166,9 @@ class KCPSocket(socket.socket):
             socket.close(descriptor)
             if timeout != 0:
                 association.wait_readable(self, deadline)
-        sock = KCPSocket.__new__(KCPSocket)
+        # As socket.accept has it: what a derived class accepts is a socket.socket. Under patch() that name is a face's.
+        cls = next((cls for cls in type(self).__mro__ if "_is_face" in cls.__dict__), KCPSocket)
+        sock: KCPSocket = KCPSocket.__new__(cls)
         sock._kcp = sock._was = None
         _Socket.__init__(sock, self.family, self.type, self.proto, descriptor)
         child = kcp.accepted(sock, name.id)
@@ -389,7 +396,9 @@ class KCPSocket(socket.socket):
         if kcp is None:
             return 0
         if kcp.role is Role.CONNECTED:
-            return lib.kcps_send(kcp.id, data, len(data))
+            if type(data) is memoryview and (data.itemsize != 1 or data.ndim != 1 or not data.c_contiguous):
+                return 0
+            return lib.kcps_send(kcp.id, data if type(data) is bytes else ffi.from_buffer(data), len(data))
         kcp.refuse_early_send(self)
         return 0
 
@@ -397,7 +406,7 @@ class KCPSocket(socket.socket):
         """As socket.send."""
         if flags:
             self._check_flags(flags)
-        elif type(data) is bytes and 0 < len(data) <= _FEW:
+        elif type(data) in _DIRECT and 0 < len(data) <= _FEW:
             taken = self._direct(data)
             if taken:
                 return taken
@@ -411,7 +420,7 @@ class KCPSocket(socket.socket):
         """As socket.sendall."""
         if flags:
             self._check_flags(flags)
-        elif type(data) is bytes and 0 < len(data) <= _FEW:
+        elif type(data) in _DIRECT and 0 < len(data) <= _FEW:
             taken = self._direct(data)
             if taken == len(data):
                 return None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
+import certificates as certificate_maker
 import pytest
+from certificates import Certificates
 from loopback import PATIENCE, Pair
 
 from kcpsocket import Config, KCPSocket
@@ -84,3 +87,15 @@ def silent() -> Iterator[tuple[str, int]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
         mute.bind(("127.0.0.1", 0))
         yield mute.getsockname()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority and what it has signed."""
+    return certificate_maker.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def tls(certificates: Certificates) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(a server's context, a client's that trusts it)."""
+    return certificates.contexts()

@@ -52,6 +52,7 @@ def pair(client: Config | None = None, server: Config | None = None) -> Iterator
     """A client's socket and its server's."""
     with listen(server or client) as listener, connect(listener.getsockname(), client) as ours:
         theirs, _ = listener.accept()
+        assert isinstance(theirs, KCPSocket)
         with theirs:
             theirs.settimeout(PATIENCE)
             yield ours, theirs

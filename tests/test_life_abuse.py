@@ -11,9 +11,9 @@ import socket
 import struct
 import threading
 
-from kcpsocket import engine
-
 from life import PATIENCE, connect, listen, pair, settle
+
+from kcpsocket import engine
 
 HEADER = struct.Struct("<IBBHIIII")
 

@@ -10,10 +10,9 @@ import socket
 import struct
 
 import pytest
+from life import ALERT, PATIENCE, connect, listen, pair, program, settle
 
 from kcpsocket import Config
-
-from life import ALERT, PATIENCE, connect, listen, pair, program, settle
 
 ECHO_SERVER = """
     import sys, kcpsocket
@@ -224,7 +223,8 @@ class ClientInProgress:
     def wait(self) -> int:
         """The connect's outcome, an errno."""
         assert select.select([], [self.socket], [], PATIENCE)[1]
-        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code: int = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return code
 
 
 def test_a_connect_under_way_is_not_writable_and_then_is() -> None:

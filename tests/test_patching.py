@@ -8,7 +8,10 @@ import http.client
 import http.server
 import socket
 import socketserver
+import sys
 import threading
+import types
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +20,10 @@ from loopback import PATIENCE
 import kcpsocket
 from kcpsocket import Config, KCPSocket, patch, patched, unpatch
 
-STANDARD = socket.socket
+
+def standard() -> type[socket.socket]:
+    """The standard class (not a global name of this module: patch() would rebind it)."""
+    return KCPSocket.__bases__[0]
 
 
 @pytest.fixture
@@ -40,15 +46,15 @@ def echo_once(listener: socket.socket) -> threading.Thread:
 def test_patch_swaps_and_unpatch_restores() -> None:
     patch()
     try:
-        assert socket.socket is not STANDARD
+        assert socket.socket is not standard()
         assert issubclass(socket.socket, KCPSocket)
         with socket.socket() as sock:
             assert isinstance(sock, KCPSocket)
     finally:
         unpatch()
-    assert socket.socket is STANDARD
+    assert socket.socket is standard()
     unpatch()
-    assert socket.socket is STANDARD
+    assert socket.socket is standard()
 
 
 def test_patched_nests_and_restores_what_was_there() -> None:
@@ -61,7 +67,7 @@ def test_patched_nests_and_restores_what_was_there() -> None:
             raise ZeroDivisionError
         assert socket.socket is outer
         assert outer.config.mtu == 500  # type: ignore[attr-defined]
-    assert socket.socket is STANDARD
+    assert socket.socket is standard()
 
 
 @pytest.mark.usefixtures("under_patch")
@@ -72,8 +78,8 @@ def test_only_internet_streams_change() -> None:
         socket.socket(socket.AF_UNIX) as unix,
     ):
         assert isinstance(stream, KCPSocket)
-        assert type(datagrams) is STANDARD
-        assert type(unix) is STANDARD
+        assert type(datagrams) is standard()
+        assert type(unix) is standard()
         for sock in (stream, datagrams, unix):
             assert isinstance(sock, socket.socket)
             assert issubclass(type(sock), socket.socket)
@@ -84,11 +90,11 @@ def test_only_internet_streams_change() -> None:
 def test_helpers_of_the_socket_module_follow() -> None:
     one, other = socket.socketpair()
     with one, other, socket.fromfd(one.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as third:
-        assert type(one) is type(third) is STANDARD
+        assert type(one) is type(third) is standard()
         third.sendall(b"x")
         assert other.recv(1) == b"x"
     with socket.socket(fileno=socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach()) as datagrams:
-        assert type(datagrams) is STANDARD
+        assert type(datagrams) is standard()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert isinstance(listener, KCPSocket)
         thread = echo_once(listener)
@@ -119,9 +125,9 @@ def test_classes_can_be_derived_from_the_patched_one() -> None:
         assert isinstance(mine, KCPSocket)
         assert isinstance(unix, Mine)
         assert not isinstance(other, Mine)
-        assert not issubclass(STANDARD, Mine)
+        assert not issubclass(standard(), Mine)
         assert unix.getsockname() == ""
-    with Abstract() as sock:
+    with Abstract() as sock:  # type: ignore[abstract]
         assert isinstance(sock, KCPSocket)
 
 
@@ -185,6 +191,170 @@ def test_asyncio_streams() -> None:
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
+# --- modules that imported the class before ---
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """An imported module that did `from socket import socket`, and the like, before any patch."""
+    made = types.ModuleType("early_bird")
+    exec(
+        "import socket as s\n"
+        "from socket import AF_UNIX, create_connection, create_server, socket\n"
+        "Stream = s.socket\n"
+        "kept = [socket]\n"
+        "def tcp(): return socket()\n",
+        made.__dict__,
+    )
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    return made
+
+
+def test_names_that_modules_gave_the_class_before_are_rebound_and_put_back(module: types.ModuleType) -> None:
+    with patched():
+        assert module.socket is module.Stream is socket.socket
+        with module.tcp() as sock, module.socket(module.AF_UNIX) as unix:
+            assert isinstance(sock, KCPSocket)
+            assert type(unix) is standard()
+        with module.create_server(("127.0.0.1", 0)) as listener:
+            assert isinstance(listener, KCPSocket)
+            thread = echo_once(listener)
+            with module.create_connection(listener.getsockname(), PATIENCE) as client:
+                assert isinstance(client, KCPSocket)
+            thread.join()
+        assert module.kept == [standard()]
+    assert module.socket is module.Stream is socket.socket is standard()
+
+
+def test_a_module_that_is_imported_under_the_patch_is_put_back_too(module: types.ModuleType) -> None:
+    with patched(Config(mtu=700)):
+        exec("from socket import socket as late", module.__dict__)
+        with patched(Config(mtu=600)):
+            assert module.late.config.mtu == 600
+        assert module.late.config.mtu == 700
+    assert module.late is standard()
+
+
+def test_a_module_that_asked_for_kcpsocket_itself_keeps_it(module: types.ModuleType) -> None:
+    exec("from kcpsocket import socket as always, KCPSocket", module.__dict__)
+    with patched():
+        assert module.always is kcpsocket.socket
+    assert module.always is kcpsocket.socket
+    assert module.KCPSocket is KCPSocket
+
+
+def test_classes_that_were_derived_before_are_named_in_one_warning() -> None:
+    class TooEarly(socket.socket):
+        pass
+
+    class EvenMore(TooEarly):
+        pass
+
+    with pytest.warns(RuntimeWarning, match="derived from socket.socket before") as caught, patched():
+        pass
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    for cls in (TooEarly, EvenMore):
+        assert f"{__name__}.{cls.__qualname__}" in str(caught[0].message)
+    assert "KCPSocket" not in str(caught[0].message)
+    assert "SSLSocket" not in str(caught[0].message)
+    with warnings.catch_warnings():  # once is enough
+        warnings.simplefilter("error")
+        with patched(), TooEarly() as sock:
+            assert not isinstance(sock, KCPSocket)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_INET
+
+
+def test_patch_twice_and_unpatch_once() -> None:
+    patch(Config(mtu=500))
+    try:
+        patch(Config(mtu=600))
+        with socket.socket() as sock:
+            assert sock.config.mtu == 600  # type: ignore[attr-defined]
+    finally:
+        unpatch()
+    assert socket.socket is standard()
+    with socket.socket() as sock:
+        assert type(sock) is standard()
+
+
+def test_threads_that_patch_and_use_sockets_leave_it_as_it_was() -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(20):
+                patch()
+                with socket.socket() as sock:
+                    assert isinstance(sock, socket.socket)
+        except BaseException as error:
+            failures.append(error)
+
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        unpatch()
+    assert failures == []
+    assert socket.socket is standard()
+
+
+@pytest.mark.usefixtures("under_patch")
+def test_instances_both_ways() -> None:
+    class Derived(socket.socket):
+        pass
+
+    with standard()() as plain, kcpsocket.socket() as other, KCPSocket() as bare, Derived() as derived:
+        for sock in (plain, other, bare, derived):
+            assert isinstance(sock, socket.socket)
+            assert isinstance(sock, kcpsocket.socket)
+            assert isinstance(sock, standard())
+        assert isinstance(derived, Derived)
+        assert not isinstance(bare, Derived)
+        assert not isinstance(plain, KCPSocket)
+    assert issubclass(standard(), socket.socket)
+    assert issubclass(KCPSocket, socket.socket)
+    assert not issubclass(int, socket.socket)
+
+
+@pytest.mark.usefixtures("under_patch")
+def test_a_dual_stack_server_takes_both_families() -> None:
+    assert socket.has_dualstack_ipv6()
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        assert isinstance(listener, KCPSocket)
+        assert not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        for host in ("127.0.0.1", "::1"):
+            thread = echo_once(listener)
+            with socket.create_connection((host, listener.getsockname()[1]), PATIENCE) as client:
+                client.sendall(b"dual")
+                assert client.recv(4) == b"dual"
+                assert client.getpeername()[0] == host
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(1) == b""
+            thread.join()
+
+
+@pytest.mark.usefixtures("under_patch")
+def test_a_single_stack_server_does_not() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", listener.getsockname()[1]), PATIENCE)
+
+
+@pytest.mark.usefixtures("under_patch")
+def test_a_tcp_descriptor_gives_a_plain_socket() -> None:
+    with standard()() as tcp:
+        with socket.fromfd(tcp.fileno(), socket.AF_INET, socket.SOCK_STREAM) as again:
+            assert type(again) is standard()
+        with socket.socket(fileno=tcp.dup().detach()) as again:
+            assert type(again) is standard()
+            assert again.family is socket.AF_INET
+
+
 # --- import kcpsocket as socket ---
 
 
@@ -223,7 +393,7 @@ def test_module_in_place_of_socket() -> None:
         assert isinstance(unix, kcpsocket.socket)
     with pytest.raises(OSError, match="while attempting to bind"):
         kcpsocket.create_server(("203.0.113.1", 80))
-    assert socket.socket is STANDARD
+    assert socket.socket is standard()
 
 
 def test_create_connection_sees_what_others_replace(monkeypatch: pytest.MonkeyPatch) -> None:

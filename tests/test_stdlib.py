@@ -61,7 +61,9 @@ class Echo(socketserver.StreamRequestHandler):
             self.wfile.write(line)
 
 
-@pytest.mark.parametrize("kind", [socketserver.ThreadingTCPServer, socketserver.ForkingTCPServer, socketserver.TCPServer])
+@pytest.mark.parametrize(
+    "kind", [socketserver.ThreadingTCPServer, socketserver.ForkingTCPServer, socketserver.TCPServer]
+)
 def test_socketserver(kind: type[socketserver.TCPServer]) -> None:
     with serving(kind(("127.0.0.1", 0), Echo)) as address:
         for number in range(3):
@@ -102,7 +104,8 @@ def test_http_server_with_urllib_and_a_kept_connection(tmp_path: pathlib.Path) -
 def certificate(directory: pathlib.Path) -> tuple[str, str]:
     """A self-signed certificate for localhost and its key, as files."""
     cert, key = directory / "cert.pem", directory / "key.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=DNS:localhost"
     subprocess.run([*command.split(), "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
     return str(cert), str(key)
 
@@ -122,7 +125,7 @@ def test_https_with_a_wrapped_listening_socket(tmp_path: pathlib.Path) -> None:
 
 def test_xmlrpc() -> None:
     server = xmlrpc.server.SimpleXMLRPCServer(("127.0.0.1", 0), logRequests=False)
-    server.register_function(pow)
+    server.register_function(lambda base, exponent: pow(base, exponent), "pow")
     with serving(server) as (host, port), xmlrpc.client.ServerProxy(f"http://{host}:{port}") as proxy:
         assert proxy.pow(2, 9) == 512
         with pytest.raises(xmlrpc.client.Fault):
