@@ -109,7 +109,10 @@ def test_a_wrong_key_times_out_and_the_counters_say_why(kcpgo: Path, crypt: str)
 def tapped(target: tuple[str, int]) -> Iterator[tuple[tuple[str, int], list[bytes]]]:
     """A UDP hop before `target` that keeps every datagram it passes on; its address, and the datagrams."""
     packets: list[bytes] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as front, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as front,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back,
+    ):
         front.bind(("127.0.0.1", 0))
         back.connect(target)
         stop = threading.Event()
@@ -140,11 +143,14 @@ def tapped(target: tuple[str, int]) -> Iterator[tuple[tuple[str, int], list[byte
 def test_sealed_packets_show_no_constant_bytes(crypt: str) -> None:
     """In every column of the first 64 bytes, headers included, no value is much more frequent than by chance."""
     same = settings(crypt, datashard=10, parityshard=3)
-    with listening(**same) as listener, tapped(listener.getsockname()) as (address, packets):
-        with connect(address, mtu=300, **same) as sock, accept(listener) as server:
-            assert server.fileno() >= 0
-            sock.sendall(bytes(300_000))  # zeros: nothing but the cipher makes them look like noise
-            assert read_exactly(server, 300_000) == bytes(300_000)
+    with (
+        listening(**same) as listener,
+        tapped(listener.getsockname()) as (address, packets),
+        connect(address, mtu=300, **same) as sock,
+        accept(listener) as server,
+    ):
+        sock.sendall(bytes(300_000))  # zeros: nothing but the cipher makes them look like noise
+        assert read_exactly(server, 300_000) == bytes(300_000)
     full = [packet for packet in packets if len(packet) >= 64]
     assert len(full) > 1000
     for column in range(64):

@@ -1,7 +1,7 @@
 """Debian's kcptun (2021), an independent build of an older kcp-go, as listener and as dialler.
 
-kcptun speaks smux above KCP; just enough of it is written here by hand to move data both ways, so that handshake, cipher
-and error correction are proved by bytes that arrive.
+kcptun speaks smux above KCP; just enough of it is written here by hand to move data both ways, so that handshake,
+cipher and error correction are proved by bytes that arrive.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_kcptun_server_carries_our_stream_to_its_target(crypt: str, data: int, p
         socket.create_server(("127.0.0.1", 0)) as target,
         kcptun(
             "kcptun-server",
-            *("--listen", f"127.0.0.1:{port}", "--target", "127.0.0.1:{}".format(target.getsockname()[1])),
+            *("--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{target.getsockname()[1]}"),
             *shared(crypt, data, parity),
         ),
         when_up(
@@ -136,7 +136,7 @@ def test_kcptun_client_brings_its_stream_to_us(crypt: str, data: int, parity: in
         listening(crypt=crypt, key="secret", datashard=data, parityshard=parity) as listener,
         kcptun(
             "kcptun-client",
-            *("--localaddr", f"127.0.0.1:{port}", "--remoteaddr", "127.0.0.1:{}".format(listener.getsockname()[1])),
+            *("--localaddr", f"127.0.0.1:{port}", "--remoteaddr", f"127.0.0.1:{listener.getsockname()[1]}"),
             *shared(crypt, data, parity),
         ),
         when_up(lambda: socket.create_connection(("127.0.0.1", port))) as user,

@@ -13,7 +13,7 @@ needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6
 
 
 def exchange(listener: KCPSocket, family: socket.AddressFamily, host: str) -> tuple[str, str]:
-    """Connects to the listener by `host` and moves bytes both ways; (client's, server's) host as the server sees them."""
+    """Connects to the listener by `host`, moves bytes both ways; (client's, server's) host as the server sees them."""
     with KCPSocket(family) as client:
         client.settimeout(PATIENCE)
         client.connect((host, listener.getsockname()[1]))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kcpsocket import Config, KCPSocket
+from kcpsocket import Config
 from kcpsocket.config import CRYPTS, MODES
 
 
