@@ -69,6 +69,8 @@ def overhead(crypt: str) -> int:
     return int(lib.seal_overhead(kind_of(crypt)))
 
 
+# Some 5 ms, that each connect would take; a program has few passphrases, and its Config objects hold them anyway.
+@functools.lru_cache(maxsize=32)
 def derive(passphrase: str) -> bytes:
     """The 32 bytes that kcptun makes of a passphrase: PBKDF2-HMAC-SHA1, salt ``kcp-go``, 4096 rounds."""
     return hashlib.pbkdf2_hmac("sha1", passphrase.encode(), _SALT, _ROUNDS, 32)
