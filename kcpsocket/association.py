@@ -7,18 +7,13 @@ socket. The kernel gives every socket a cookie that is never used again; by it t
 from __future__ import annotations
 
 import _socket
-import contextlib
 import enum
 import errno
 import os
-import select
 import socket
 import stat
 import struct
-import tempfile
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +21,7 @@ from . import engine
 from ._native import ffi, lib
 from .config import Config
 from .datagrams import is_datagram_option
+from .descriptors import DIRECTORY_ERRORS, borrowed, cookie_of, directories, is_alive, put_under, wait_writable
 from .engine import Phase, oserror
 
 if TYPE_CHECKING:
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 _Base = _socket.socket
 _Socket = socket.socket  # the standard class, whatever patch() puts in its place later
 _AF_UNIX: Final = int(_socket.AF_UNIX)
-_SO_COOKIE: Final = 57  # asm-generic/socket.h; the socket module does not name it
 _INTERNET: Final = frozenset({int(_socket.AF_INET), int(_socket.AF_INET6)})
 
 TIMED_OUT: Final = -1  # Association.connect's answer where the socket's own time-out ran out
@@ -65,11 +60,6 @@ def _fresh_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_fresh_lock)
-
-
-def cookie_of(sock: _Base) -> bytes:
-    """The kernel's name for the socket behind `sock`."""
-    return _Base.getsockopt(sock, _socket.SOL_SOCKET, _SO_COOKIE, 8)
 
 
 class Association:
@@ -222,7 +212,7 @@ class Association:
         if self._takeover is None and self.role is Role.IDLE:
             self.udp().bind(("", 0))
         result = 0
-        for directory in _directories():
+        for directory in directories():
             if self._takeover is not None:
                 place = self._takeover[1]
                 result = lib.kcps_relisten(sock.fileno(), backlog, directory, native, self.family, place, id)
@@ -231,7 +221,7 @@ class Association:
                     self._takeover = None
             if self._takeover is None:
                 result = lib.kcps_listen(sock.fileno(), self.udp().fileno(), backlog, directory, native, id)
-            if -result not in _DIRECTORY_ERRORS:
+            if -result not in DIRECTORY_ERRORS:
                 break
         if result == -errno.EINVAL and self._listens_elsewhere(sock):
             return None
@@ -245,7 +235,7 @@ class Association:
         if name is None or not name.listening:
             return False
         pid, _, _ = struct.unpack("3i", _Base.getsockopt(sock, _socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
-        if pid > 0 and not _is_alive(pid):
+        if pid > 0 and not is_alive(pid):
             self._freshen(sock)
             return False
         self._discard()
@@ -269,7 +259,7 @@ class Association:
                     return code
                 if timeout == 0:
                     return errno.EINPROGRESS
-        if not _wait_writable(sock, timeout):
+        if not wait_writable(sock, timeout):
             return TIMED_OUT
         with self._lock:
             return self._outcome()
@@ -509,36 +499,6 @@ def _forget_detached(descriptor: int, but: Association | None = None) -> None:
         lost._discard()
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def put_under(fresh: _Base, descriptor: int) -> None:
-    """Makes the number `descriptor` stand for `fresh`; inheritable and blocking or not, as it was."""
-    inheritable, blocking = os.get_inheritable(descriptor), os.get_blocking(descriptor)
-    os.dup2(fresh.fileno(), descriptor, inheritable)
-    os.set_blocking(descriptor, blocking)
-
-
-@contextlib.contextmanager
-def borrowed(descriptor: int) -> Iterator[_Base]:
-    """A socket object over `descriptor` that does not close it (nor changes its blocking mode)."""
-    blocking = os.get_blocking(descriptor)
-    probe = _Base(fileno=descriptor)
-    try:
-        if probe.gettimeout() is not None:
-            os.set_blocking(descriptor, blocking)
-        yield probe
-    finally:
-        probe.detach()
-
-
 def find(descriptor: Any, config: Config) -> Association | None:
     """The association that `descriptor` belongs to; None for a descriptor that is not a KCP socket's.
 
@@ -567,40 +527,3 @@ def find(descriptor: Any, config: Config) -> Association | None:
         association.linger = native.linger
     lib.kcps_claim(name.id)
     return association
-
-
-_DIRECTORY_ERRORS: Final = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
-)
-
-
-def _directories() -> Iterator[bytes]:
-    """Where a private directory may be made for a moment, best first."""
-    with contextlib.suppress(FileNotFoundError):
-        yield os.fsencode(tempfile.gettempdir())
-    for directory in ("/dev/shm", os.environ.get("XDG_RUNTIME_DIR"), "/var/tmp"):
-        if directory:
-            yield os.fsencode(directory)
-
-
-def _wait_writable(sock: _Base, timeout: float | None) -> bool:
-    """Blocks until a connect is over, at most `timeout` s; signal handlers run meanwhile (PEP 475)."""
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLOUT)
-    if timeout is None:
-        return bool(poller.poll())
-    return bool(poller.poll(max(0.0, timeout) * 1000))
-
-
-def wait_readable(sock: _Base, deadline: float | None) -> None:
-    """Blocks until there is something to accept. TimeoutError at `deadline` (time.monotonic())."""
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-    if not poller.poll(left):
-        raise TimeoutError("timed out")
-
-
-def pack_int(value: int) -> bytes:
-    """An int option as setsockopt has it in memory."""
-    return struct.pack("i", value)

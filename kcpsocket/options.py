@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ._native import ffi, lib
-from .association import Association, pack_int
+from .association import Association
 from .datagrams import is_datagram_option
+from .descriptors import pack_int
 from .engine import check, info, oserror
 
 _Base = _socket.socket

@@ -20,6 +20,7 @@ from . import association, engine, options
 from ._native import ffi, lib
 from .association import TIMED_OUT, Association, Role
 from .config import Config
+from .descriptors import wait_readable
 from .engine import KCPInfo, oserror
 from .rules import Rules
 
@@ -165,7 +166,7 @@ class KCPSocket(socket.socket):
             # Not a session's: a stranger who reached the listening stream, or nobody any more.
             socket.close(descriptor)
             if timeout != 0:
-                association.wait_readable(self, deadline)
+                wait_readable(self, deadline)
         # As socket.accept has it: what a derived class accepts is a socket.socket. Under patch() that name is a face's.
         cls = next((cls for cls in type(self).__mro__ if "_is_face" in cls.__dict__), KCPSocket)
         sock: KCPSocket = KCPSocket.__new__(cls)
