@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from gopeer import GoPeer
-from test_kcp_go import accept, connect, exchange, listening, payload, read_exactly, receive_and_tell
+from test_kcp_go import WAIT, accept, connect, exchange, listening, payload, read_exactly, receive_and_tell
 
 from kcpsocket import snmp
 from kcpsocket.config import CRYPTS
@@ -91,6 +91,20 @@ def test_a_receiver_without_error_correction_understands_a_sender_with_it(kcpgo:
             assert exchange(sock, payload(size)) == payload(size)
         peer.report()
     assert snmp()["FECRecovered"] - before > 20
+
+
+@pytest.mark.parametrize("crypt", ["none", "aes", "aes-128-gcm"])
+def test_out_of_band_datagrams_there_and_back(kcpgo: Path, crypt: str) -> None:
+    same = settings(crypt, datashard=10, parityshard=3)
+    with GoPeer(kcpgo, "echo", bytes=5, **same) as peer:
+        with connect(peer.address, **same) as sock, sock.oob_socket() as datagrams:
+            datagrams.settimeout(WAIT)
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+            for packet in (b"x", payload(sock.oob_max_size)):
+                sock.send_oob(packet)
+                assert datagrams.recv(2000) == packet
+        peer.report()
 
 
 @pytest.mark.parametrize("crypt", ["aes", "salsa20", "aes-128-gcm", "none"])

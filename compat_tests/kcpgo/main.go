@@ -9,6 +9,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -36,8 +37,15 @@ func say(value any) {
 	fmt.Printf("%s\n", line)
 }
 
-// converse plays the role on a session and reports it.
+// converse plays the role on a session and reports it. Out-of-band packets, where FEC allows them, are sent back as they
+// came, whatever the role.
 func converse(o *options, session *kcp.UDPSession) error {
+	if o.datashard > 0 {
+		err := session.SetOOBHandler(func(packet []byte) { _ = session.SendOOB(bytes.Clone(packet)) })
+		if err != nil {
+			return err
+		}
+	}
 	result, err := roles[o.role](o, session)
 	if err != nil {
 		return fmt.Errorf("%s with %v: %w", o.role, session.RemoteAddr(), err)
