@@ -260,7 +260,8 @@ static void on_stranger(struct endpoint *endpoint, const struct udp_datagram *da
     }
     size_t replied = ended ? timewait_answer(ended, segments, segments_length, reply, sizeof reply)
                            : kcp_reset_answer(segments, segments_length, reply);
-    if (replied && !endpoint->closed && engine_may_reset(engine))
+    /* Ended sessions are few, and their peers wait for these words; strangers' RESETs are rationed. */
+    if (replied && !endpoint->closed && (ended || engine_may_reset(engine)))
         outlet_answer(endpoint, &datagram->peer, &datagram->local, reply, replied);
 }
 
