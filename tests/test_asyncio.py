@@ -373,7 +373,13 @@ def test_uvloop_takes_a_kcp_descriptor_as_the_unix_stream_that_it_is() -> None:
     async def main() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         address = listener.getsockname()
-        async with await asyncio.start_unix_server(echo, sock=as_unix(listener)):
+        served: asyncio.Queue[None] = asyncio.Queue()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await echo(reader, writer)
+            served.put_nowait(None)
+
+        async with await asyncio.start_unix_server(serve, sock=as_unix(listener)):
             for _ in range(3):
                 client = socket.create_connection(address, timeout=PATIENCE)
                 reader, writer = await asyncio.open_unix_connection(sock=as_unix(client))
@@ -381,6 +387,7 @@ def test_uvloop_takes_a_kcp_descriptor_as_the_unix_stream_that_it_is() -> None:
                 writer.write(data)
                 assert await reader.readexactly(len(data)) == data
                 await close(writer)
+                await served.get()
 
     loop = uvloop.new_event_loop()
     try:
