@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import pathlib
@@ -338,11 +339,16 @@ def test_start_tls_on_a_stream_that_began_in_the_clear(tls: tuple[ssl.SSLContext
 
 def test_a_reset_reaches_a_tls_stream(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def main() -> None:
+        gone = asyncio.Event()
+
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readexactly(1)
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            gone.set()
 
         async with await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls[0]) as server:
             reader, writer = await asyncio.open_connection(
@@ -354,6 +360,7 @@ def test_a_reset_reaches_a_tls_stream(tls: tuple[ssl.SSLContext, ssl.SSLContext]
             writer.close()
             with pytest.raises(ConnectionResetError):
                 await writer.wait_closed()
+            await gone.wait()
 
     run(main)
 
