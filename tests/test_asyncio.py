@@ -28,10 +28,12 @@ def _over_kcp() -> Iterator[None]:
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Runs a coroutine function to its end, bounded."""
+    """Runs a coroutine function to its end, bounded, then the loop until the last connection is closed: the other end
+    of one that `main` has closed still has to see that."""
 
     async def bounded() -> None:
         await asyncio.wait_for(main(), PATIENCE)
+        await asyncio.to_thread(settle)
 
     asyncio.run(bounded())
 
