@@ -58,6 +58,9 @@ class Config:
     resend: int | None = None
     #: No congestion window. None: as `mode` says.
     nc: bool | None = None
+    #: With nc: no more packets in flight than the path carries (its delivery rate times its least round trip, and a
+    #: small queue, as BBR has it), so that the bottleneck's queue does not overflow. Loss does not lower it.
+    bdp_limit: bool = True
     #: Bytes of a datagram's UDP payload, all headers included, 128 to 1500.
     mtu: int = 1400
     #: Send window, packets, 1 to 32768.
@@ -110,7 +113,7 @@ class Config:
         for name, default in (("nodelay", nodelay), ("interval", interval), ("resend", resend), ("nc", nc)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-        for name in ("nodelay", "nc", "acknodelay"):
+        for name in ("nodelay", "nc", "bdp_limit", "acknodelay"):
             object.__setattr__(self, name, _flag(name, getattr(self, name)))
         for name, (low, high, unit) in _RANGES.items():
             _number(name, getattr(self, name), low, high, unit)

@@ -63,6 +63,8 @@ class KCPInfo:
     rmt_wnd: int
     cwnd: int
     ssthresh: int
+    #: Packets that the path takes in flight, as `Config.bdp_limit` has found; 0: no limit.
+    bdp_limit: int
     #: Packets sent and not acknowledged.
     in_flight: int
     #: Packets not sent yet.
@@ -85,6 +87,8 @@ class KCPInfo:
     fast_retrans_segs: int
     early_retrans_segs: int
     lost_segs: int
+    #: Of the segments sent again: those known by now to have been needless.
+    spurious_segs: int
     #: Segments received that had been received before.
     repeat_segs: int
     #: Datagrams dropped as malformed.
@@ -114,7 +118,7 @@ def check(result: int) -> int:
 # Settings that the engine has under the same name and in the same unit; and those that it has in ms, not s.
 _SAME: Final = (
     *("mtu", "sndwnd", "rcvwnd", "interval", "resend", "dead_link", "keepcnt", "conv", "sockbuf", "dscp"),
-    *("nodelay", "nc", "acknodelay", "keepalive", "datashard", "parityshard"),
+    *("nodelay", "nc", "acknodelay", "keepalive", "bdp_limit", "datashard", "parityshard"),
 )
 _TIMES: Final = ("user_timeout", "connect_timeout", "keepidle", "keepintvl")
 

@@ -31,7 +31,7 @@ struct kcps_config {
     int32_t linger;        /* -1: close returns at once and delivers behind it; 0: close resets; >0: s (kept for getsockopt) */
     uint32_t sockbuf;      /* bytes of the UDP socket's kernel buffers; 0: the system's default */
     uint32_t dscp;         /* 0 to 63 */
-    bool nodelay, nc, acknodelay, keepalive;
+    bool nodelay, nc, acknodelay, keepalive, bdp_limit;
     uint8_t crypt;         /* enum seal_kind */
     uint8_t key_length;    /* bytes of key */
     uint8_t datashard, parityshard; /* packets in an FEC group; both 0: no FEC */
@@ -126,11 +126,13 @@ struct kcps_info {
     uint32_t conv, mtu, mss;        /* mss: payload bytes of a full segment */
     uint32_t srtt, rttvar, rto;     /* ms */
     uint32_t snd_wnd, rcv_wnd, rmt_wnd, cwnd, ssthresh; /* packets */
+    uint32_t bdp_limit;             /* packets that the path takes in flight; 0: no limit */
     uint32_t in_flight, queued;     /* packets sent and not acknowledged; packets not yet sent */
     uint32_t recv_queued;           /* packets in order that the application's descriptor has no room for yet */
     uint64_t bytes_sent, bytes_received;
     uint64_t in_pkts, out_pkts, in_bytes, out_bytes; /* datagrams, and bytes of UDP payload */
-    uint64_t in_segs, out_segs, retrans_segs, fast_retrans_segs, early_retrans_segs, lost_segs, repeat_segs;
+    uint64_t in_segs, out_segs, retrans_segs, fast_retrans_segs, early_retrans_segs, lost_segs;
+    uint64_t spurious_segs, repeat_segs;
     uint64_t in_errs;               /* datagrams dropped as malformed */
     uint64_t fec_recovered, fec_errs, fec_parity_shards, oob_packets;
     uint32_t phase;                 /* enum kcps_phase */

@@ -34,6 +34,7 @@ struct kcp *kcp_new(uint32_t conv, const struct kcp_settings *settings, struct p
     kcp->ssthresh = KCP_WINDOW_MAX;
     kcp->heard_ts = kcp->progress_ts = kcp->period_ts = now;
     kcp->trip_min[0] = kcp->trip_min[1] = UINT32_MAX;
+    kcp_bdp_begin(kcp, now);
     kcp_rto_update(kcp);
     kcp_start_at(kcp, 0, 0);
     return kcp;
@@ -103,7 +104,7 @@ uint32_t kcp_window(const struct kcp *kcp)
     return window;
 }
 
-uint32_t kcp_sendable(const struct kcp *kcp)
+uint32_t kcp_queued(const struct kcp *kcp)
 {
     uint32_t queued = kcp->snd_end - kcp->snd_nxt;
     if (queued == 0)
@@ -113,6 +114,17 @@ uint32_t kcp_sendable(const struct kcp *kcp)
     if (used >= window)
         return 0;
     return queued < window - used ? queued : window - used;
+}
+
+uint32_t kcp_sendable(const struct kcp *kcp)
+{
+    uint32_t queued = kcp_queued(kcp);
+    if (queued == 0)
+        return 0;
+    uint32_t room = kcp_bdp_room(kcp), lost = kcp->lost.tail - kcp->lost.head;
+    if (room <= lost)
+        return 0; /* what was lost goes first */
+    return queued < room - lost ? queued : room - lost;
 }
 
 bool kcp_stalled(const struct kcp *kcp)
@@ -131,13 +143,16 @@ static int64_t sooner(int64_t least, uint32_t time, uint32_t now)
 
 int64_t kcp_deadline(const struct kcp *kcp, uint32_t now)
 {
-    if (kcp->ask || kcp->tell || kcp->ack_now || kcp->lost.head != kcp->lost.tail || kcp_sendable(kcp) > 0)
+    if (kcp->ask || kcp->tell || kcp->ack_now || kcp_lost_sendable(kcp) || kcp_sendable(kcp) > 0)
         return 0;
     int64_t least = INT64_MAX;
     if (kcp->ack_pushes > 0)
         least = sooner(least, kcp->ack_ts + kcp->settings.interval, now);
     if (kcp->in_flight > 0)
         least = sooner(least, kcp->rto_bound, now);
+    uint32_t paced;
+    if ((kcp->lost.head != kcp->lost.tail || kcp_queued(kcp) > 0) && kcp_bdp_waits(kcp, &paced))
+        least = sooner(least, paced, now);
     if (kcp->watch)
         least = sooner(least, kcp->watch_ts, now);
     if (kcp->suspect_count > 0)
@@ -231,6 +246,7 @@ void kcp_snapshot(const struct kcp *kcp, struct kcp_state *out)
         .rmt_wnd = kcp->rmt_edge - kcp->snd_una,
         .cwnd = kcp->cwnd,
         .ssthresh = kcp->ssthresh,
+        .bdp_limit = kcp_bdp_limit(kcp) < UINT32_MAX ? kcp_bdp_limit(kcp) : 0,
         .rcv_free = kcp_recv_free(kcp),
         .snd_ring = kcp->snd_size,
         .rcv_ring = kcp->rcv_size,

@@ -38,6 +38,7 @@ struct kcp_settings {
     uint32_t user_timeout; /* ms without progress after which the link may be dead (as TCP_USER_TIMEOUT) */
     bool nodelay;       /* RTO from 30 ms and growing by half, instead of from 100 ms and doubling */
     bool nc;            /* no congestion window */
+    bool bdp_limit;     /* without one, no more in flight than the path carries */
     bool acknodelay;    /* acknowledge every batch of input at once */
 };
 
@@ -188,6 +189,7 @@ struct kcp_state { /* a snapshot, for kcp_info and tests */
     uint32_t snd_una, snd_nxt, snd_end;  /* oldest unacknowledged, next to send first, end of the queue */
     uint32_t rcv_head, rcv_nxt;          /* next to consume, next expected */
     uint32_t rmt_wnd, cwnd, ssthresh;    /* packets */
+    uint32_t bdp_limit;                  /* packets that the path takes in flight; 0: no limit */
     uint32_t rcv_free;                   /* packets that the receive window still takes */
     uint32_t snd_ring, rcv_ring;         /* slots that the rings have now */
     struct kcp_counters counters;

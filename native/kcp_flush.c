@@ -108,6 +108,7 @@ static void transmit(struct packer *packer, uint32_t sn, uint32_t now)
 {
     struct kcp *kcp = packer->kcp;
     struct send_slot *slot = send_at(kcp, sn);
+    kcp_bdp_spend(kcp);
     slot->ts = now;
     slot->resendts = now + slot->rto;
     slot->previous = slot->order;
@@ -140,6 +141,8 @@ static void retransmit(struct packer *packer, uint32_t now)
         uint32_t sn = *number_at(lost, lost->head);
         if (wire_diff(sn, kcp->snd_una) < 0 || send_at(kcp, sn)->acked)
             continue; /* found after all, since */
+        if (kcp_bdp_room(kcp) == 0)
+            break;
         struct send_slot *slot = send_at(kcp, sn);
         enum kcp_lost why = (enum kcp_lost)slot->lost;
         slot->rto = next_rto(kcp, slot, why);
@@ -187,10 +190,12 @@ void kcp_flush(struct kcp *kcp, uint32_t now, struct kcp_sink *sink)
         pack(&packer, WIRE_WASK, kcp->snd_nxt, now, NULL, 0);
     kcp->ask = false;
     pack_tell(&packer);
+    kcp_bdp_pace(kcp, now);
     kcp_find_timeouts(kcp, now);
-    kcp_find_late(kcp, kcp_sendable(kcp) == 0, now);
+    kcp_find_late(kcp, kcp_queued(kcp) == 0, now);
     retransmit(&packer, now);
     transmit_new(&packer, kcp_sendable(kcp), now);
+    kcp_bdp_sent(kcp);
     packer_end(&packer);
 }
 

@@ -115,7 +115,7 @@ int kcp_input(struct kcp *kcp, const uint8_t *data, size_t length, bool recovere
 {
     size_t usable;
     int error = check(kcp, data, length, &usable);
-    uint32_t snd_una = kcp->snd_una;
+    uint32_t snd_una = kcp->snd_una, in_flight = kcp->in_flight;
     struct arrival arrival = {.now = now, .recovered = recovered};
     for (size_t at = 0; at < usable;) {
         struct wire_segment segment;
@@ -134,12 +134,15 @@ int kcp_input(struct kcp *kcp, const uint8_t *data, size_t length, bool recovere
             suspect(kcp, arrival.una, snd_una, now);
         if (arrival.acked && !recovered && now - arrival.ack_ts < KCP_RTO_MAX)
             kcp_rtt_update(kcp, now - arrival.ack_ts);
-        if (arrival.acked || arrival.advanced)
+        if (arrival.acked || arrival.advanced) {
             kcp_find_overtaken(kcp, now);
+            kcp_bdp_pace(kcp, now);
+            kcp_bdp_delivered(kcp, in_flight - kcp->in_flight, now);
+        }
         if (arrival.advanced)
             kcp_cwnd_grow(kcp, kcp->snd_una - snd_una);
         bool moved = arrival.advanced && kcp->snd_una != kcp->snd_end;
-        if (moved || kcp->ack_now || kcp->lost.head != kcp->lost.tail || kcp_sendable(kcp) > 0)
+        if (moved || kcp->ack_now || kcp_lost_sendable(kcp) || kcp_sendable(kcp) > 0)
             found |= KCP_IN_FLUSH;
     }
     return error ? error : found;

@@ -7,6 +7,7 @@
  *   kcp_send.c    the send window, as the application fills it and acknowledgements drain it; RTT
  *   kcp_loss.c    which transmissions were lost, and the congestion window's answer
  *   kcp_reorder.c how late a transmission may be and not be lost
+ *   kcp_bdp.c     how much the path carries
  *   kcp_flush.c   packing datagrams
  */
 #ifndef KCPSOCKET_KCP_INTERNAL_H
@@ -24,6 +25,18 @@ enum {
     KCP_PASSED = 16,           /* times kept for telling since when a transmission has been overtaken */
     KCP_REORDER_MS = 2000,     /* the least time without reordering after which less is tolerated, */
     KCP_REORDER_TRIPS = 16,    /* and the least number of round trips */
+    KCP_BDP_INITIAL = 128,     /* packets in flight until the path is known */
+    KCP_BDP_MIN = 8,           /* packets; fewer would hardly find what was lost */
+    KCP_BDP_BURST = 64,        /* packets that may go out at once, at least */
+    KCP_BDP_CREDIT = 1024,     /* parts of a packet that pacing counts in */
+    KCP_BDP_ROUNDS = 8,        /* rounds that a delivery rate counts for, at least; at most twice as many */
+    KCP_BDP_FLAT = 4,          /* rounds without growth of the rate that end the ramp */
+    KCP_BDP_ROUND_MIN = 10,    /* ms: fewer make no rate */
+    KCP_BDP_QUEUE_MIN = 10,    /* ms of queue allowed for, besides what ACKs wait */
+    KCP_BDP_LOSS_MAX = 410,    /* of 1024: more loss than this is not made room for */
+    KCP_BDP_TRIP_MIN = 3,      /* ms: on a shorter path nothing is limited */
+    KCP_BDP_TRIP_MS = 10000,   /* ms for which the least round trip counts */
+    KCP_BDP_DRAIN = 3,         /* rounds at half the limit, to see it again */
     KCP_RTO_DEFAULT = 200,     /* ms, before the first RTT sample */
     KCP_RTO_MIN = 100,         /* ms */
     KCP_RTO_MIN_NODELAY = 30,  /* ms */
@@ -93,6 +106,29 @@ struct lateness {
     uint32_t trip;   /* ms since it would have been acknowledged after the usual round trip */
 };
 
+/* What the path carries: see kcp_bdp.c. A round is a round trip long. */
+struct bdp {
+    uint32_t limit;      /* packets that may be in flight */
+    uint32_t credit;     /* packets that may go out now, in parts; pacing fills it up */
+    uint32_t credit_ts;  /* ms: when it last did */
+    uint32_t fit;        /* packets that fill the path and the queue allowed for, as far as is known */
+    uint32_t rate[2];    /* packets/s: the largest of the latest rounds, of some before */
+    uint32_t rounds;     /* that rate[0] has seen */
+    int32_t loss;        /* share of transmissions that are lost, * 1024, smoothed */
+    uint32_t trip;       /* ms: the least round trip; UINT32_MAX: none seen */
+    uint32_t trip_next;  /* ms: the least since trip_ts */
+    uint32_t trip_ts;    /* ms: when `trip` was last seen */
+    uint32_t round_ts;   /* ms: when the round began */
+    uint32_t round_trip; /* ms: its least round trip; UINT32_MAX: none seen */
+    uint32_t delivered;  /* packets acknowledged in it */
+    uint32_t lost;       /* transmissions found lost in it */
+    uint8_t flat;        /* rounds since the rate grew */
+    uint8_t drain;       /* rounds left at half the limit */
+    bool limited;        /* in this round something waited to be sent, */
+    bool idle;           /* ... in this one nothing did, or for the peer's application only */
+    bool ramp;           /* the limit grows without a queue being seen */
+};
+
 struct kcp {
     struct kcp_settings settings;
     struct kcp_counters counters;
@@ -142,6 +178,8 @@ struct kcp {
     bool loss_seen;        /* a retransmission was needed: the path does lose */
     uint32_t trip_min[2];  /* ms: the shortest round trip of this period, of the one before; UINT32_MAX: none */
     uint32_t period_ts;    /* ms: when the period began */
+
+    struct bdp bdp;
 
     /* Receive window: consumed up to rcv_head, in order up to rcv_nxt, out of order up to rcv_edge. */
     struct recv_slot *rcv;
@@ -213,7 +251,10 @@ static inline uint32_t *number_at(const struct number_queue *queue, uint32_t ind
 /* Packets that may be in flight: the smallest of our window, the peer's, and the congestion window if there is one. */
 uint32_t kcp_window(const struct kcp *kcp);
 
-/* Queued segments that the windows let out now. */
+/* Queued segments that the windows let out. */
+uint32_t kcp_queued(const struct kcp *kcp);
+
+/* Those of them that may go out now, so as not to overload the path. */
 uint32_t kcp_sendable(const struct kcp *kcp);
 
 /* True when only word from the peer can move things on, and no RTO will fetch it: its window is shut before what is
@@ -281,6 +322,41 @@ void kcp_learn_trip(struct kcp *kcp, uint32_t rtt);
 
 /* Time passes: forgets what has not been seen for long. */
 void kcp_reorder_age(struct kcp *kcp, uint32_t now);
+
+/* --- kcp_bdp.c --- */
+
+/* A new session: nothing is known. */
+void kcp_bdp_begin(struct kcp *kcp, uint32_t now);
+
+/* Packets that the path takes in flight; UINT32_MAX: no limit. */
+uint32_t kcp_bdp_limit(const struct kcp *kcp);
+
+/* How many more transmissions may be made now. What was found lost and not sent again is not in flight. */
+uint32_t kcp_bdp_room(const struct kcp *kcp);
+
+/* Time has passed: more transmissions may be made. */
+void kcp_bdp_pace(struct kcp *kcp, uint32_t now);
+
+/* True when time alone lets the next transmission out; `time` is set to when, ms. */
+bool kcp_bdp_waits(const struct kcp *kcp, uint32_t *time);
+
+/* A transmission is made. */
+void kcp_bdp_spend(struct kcp *kcp);
+
+/* A flush has sent all it may. */
+void kcp_bdp_sent(struct kcp *kcp);
+
+/* A round trip took `rtt` ms. */
+void kcp_bdp_trip(struct kcp *kcp, uint32_t rtt);
+
+/* A datagram acknowledged `packets`. After what it says of the round trip. */
+void kcp_bdp_delivered(struct kcp *kcp, uint32_t packets, uint32_t now);
+
+/* A lost segment waits and may be sent again now. */
+static inline bool kcp_lost_sendable(const struct kcp *kcp)
+{
+    return kcp->lost.head != kcp->lost.tail && kcp_bdp_room(kcp) > 0;
+}
 
 /* --- kcp_recv.c --- */
 

@@ -60,8 +60,10 @@ void kcp_log_clear(struct kcp *kcp)
 static void mark(struct kcp *kcp, uint32_t sn, enum kcp_lost why)
 {
     struct send_slot *slot = send_at(kcp, sn);
-    if (!slot->lost && number_queue_push(&kcp->lost, sn, 2 * KCP_RING_MAX))
+    if (!slot->lost && number_queue_push(&kcp->lost, sn, 2 * KCP_RING_MAX)) {
         slot->lost = why & 3;
+        kcp->bdp.lost++;
+    }
 }
 
 /* True when the transmission of this order was its segment's last, and may still be found overtaken. */

@@ -203,6 +203,7 @@ void kcp_rtt_update(struct kcp *kcp, uint32_t sample)
 {
     int32_t rtt = (int32_t)sample;
     kcp_learn_trip(kcp, sample);
+    kcp_bdp_trip(kcp, sample);
     if (!kcp->measured) {
         kcp->measured = true;
         kcp->srtt8 = rtt * 8;

@@ -38,6 +38,7 @@ static void settings_of(const struct session *session, struct kcp_settings *sett
         .user_timeout = config->user_timeout,
         .nodelay = config->nodelay,
         .nc = config->nc,
+        .bdp_limit = config->bdp_limit,
         .acknodelay = config->acknodelay,
     };
 }

@@ -70,6 +70,7 @@ class Settings:
     nodelay: bool = True
     nc: bool = True
     acknodelay: bool = False
+    bdp_limit: bool = True
 
 
 class Endpoint:

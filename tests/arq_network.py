@@ -22,6 +22,9 @@ class Path:
     jitter: int = 0
     calm: int = 0
     rough: int = 1
+    rate: int = 0  # bytes/ms of the bottleneck before it all; 0: none
+    queue: int = 100  # ms of waiting for the bottleneck, beyond which a datagram is dropped
+    change: tuple[int, int] | None = None  # at (ms), to (bytes/ms): the bottleneck becomes faster or slower
 
     def late(self, now: int, rng: random.Random) -> int:
         """What is added to the delay: `jitter` only counts in the last `rough` ms of every `calm` + `rough`."""
@@ -102,6 +105,10 @@ class Network:
         self.elapsed = 0
         self.datagrams = 0
         self.lost = [0, 0]  # PUSHes of each peer
+        self.bytes = [0, 0]  # given to each bottleneck
+        self.overflows = [0, 0]  # datagrams that found its queue full
+        self.limits: list[int] = []  # packets in flight that the first peer took the path to carry, each time it sent
+        self._free = [0.0, 0.0]  # ms: when each bottleneck has sent all it was given
         self.counters: list[dict[str, int]] = []  # of each peer, at the end
         self._on_the_way: list[tuple[int, int, int, bytes, bool]] = []
 
@@ -156,14 +163,34 @@ class Network:
         for datagram in datagrams:
             assert len(datagram) <= lib.kcp_settings_of(self.peers[number].endpoint.kcp).mtu
             for _ in range(2 if rng.random() < path.duplicate else 1):
+                wait = self._bottleneck(number, len(datagram))
+                if wait is None:
+                    continue
                 if rng.random() < path.loss:
                     self.lost[number] += sum(segment.cmd == PUSH for segment in decode(datagram))
                     continue
                 damaged = rng.random() < path.damage
-                arrival = self.elapsed + path.delay + path.late(self.elapsed, rng)
+                arrival = self.elapsed + wait + path.delay + path.late(self.elapsed, rng)
                 self.datagrams += 1
                 sent = damage(datagram, rng) if damaged else datagram
                 heapq.heappush(self._on_the_way, (arrival, self.datagrams, 1 - number, sent, damaged))
+
+    def _bottleneck(self, number: int, length: int) -> int | None:
+        """The ms until a datagram of `length` bytes has passed the bottleneck; None: dropped."""
+        path = self.paths[number]
+        if path.rate == 0:
+            return 0
+        self.bytes[number] += length
+        if number == 0:
+            self.limits.append(self.peers[0].endpoint.state().bdp_limit)
+        changed = path.change is not None and self.elapsed >= path.change[0]
+        rate = path.change[1] if path.change is not None and changed else path.rate
+        begin = max(self._free[number], self.elapsed)
+        if begin - self.elapsed > path.queue:
+            self.overflows[number] += 1
+            return None
+        self._free[number] = begin + length / rate
+        return int(self._free[number] - self.elapsed)
 
 
 def transfer(

@@ -258,7 +258,7 @@ def test_acknowledged_segments_free_their_memory_at_once() -> None:
 
 
 def test_ring_grows_with_what_is_in_flight_and_shrinks_when_drained() -> None:
-    endpoint = heard(dataclasses.replace(SMALL, sndwnd=1000))
+    endpoint = heard(dataclasses.replace(SMALL, sndwnd=1000, bdp_limit=False))
     endpoint.send(b"x" * 10)
     assert endpoint.state().snd_ring == 16
     endpoint.send(b"x" * 10_000)
