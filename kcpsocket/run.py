@@ -44,6 +44,7 @@ _SETTINGS: tuple[tuple[str, type, str, str], ...] = (
     ("rcvwnd", int, "PACKETS", "receive window"),
     ("datashard", int, "N", "forward error correction: data packets in a group; 0: off"),
     ("parityshard", int, "N", "forward error correction: parity packets in a group; 0: off"),
+    ("bdp_limit", bool, "", "keep no more in flight than the link carries (the default), or fill the window"),
     ("acknodelay", bool, "", "acknowledge at once rather than at the next interval"),
     ("dscp", int, "N", "DSCP of the UDP packets, 0 to 63"),
     ("sockbuf", int, "BYTES", "kernel buffers of the UDP socket"),
@@ -61,8 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--config", metavar="FILE", help="read settings from a file in kcptun's JSON format")
     for name, kind, placeholder, text in _SETTINGS:
         if kind is bool:
+            option = "--" + name.replace("_", "-")
             settings.add_argument(
-                f"--{name}", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+                option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
             )
         else:
             settings.add_argument(f"--{name}", type=kind, metavar=placeholder, default=argparse.SUPPRESS, help=text)

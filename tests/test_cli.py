@@ -138,6 +138,14 @@ def test_options_reach_the_programs_sockets(tmp_path: Path) -> None:
     assert (got.stdout, got.stderr) == ("secret none 1200 77 15\n", "")
 
 
+@pytest.mark.parametrize(("options", "limited"), [((), True), (("--bdp-limit",), True), (("--no-bdp-limit",), False)])
+def test_the_limit_of_packets_in_flight_is_an_option(
+    tmp_path: Path, options: tuple[str, ...], limited: bool
+) -> None:
+    write(tmp_path / "settings.py", "import socket; print(socket.socket.config.bdp_limit)")
+    assert python(*RUN, *options, "settings.py", cwd=tmp_path).stdout == f"{limited}\n"
+
+
 def test_a_file_gives_settings_and_options_go_before_them(tmp_path: Path) -> None:
     write(tmp_path / "settings.py", SETTINGS)
     write(tmp_path / "kcp.json", '{"crypt": "none", "key": "of the file", "mtu": 1200, "sndwnd": 88, "mode": "fast3"}')

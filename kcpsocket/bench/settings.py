@@ -37,6 +37,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in _FIELDS:
         group.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), default=argparse.SUPPRESS, help=text)
     group.add_argument("--acknodelay", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
+    group.add_argument("--bdp-limit", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
 
 
 def settings_from(options: argparse.Namespace) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def settings_from(options: argparse.Namespace) -> dict[str, Any]:
     if os.environ.get(KEY_VARIABLE):
         given["key"] = os.environ[KEY_VARIABLE]
     given.update({name: getattr(options, name) for name, *_ in _FIELDS if hasattr(options, name)})
-    if hasattr(options, "acknodelay"):
-        given["acknodelay"] = options.acknodelay
+    for flag in ("acknodelay", "bdp_limit"):
+        if hasattr(options, flag):
+            given[flag] = getattr(options, flag)
     Config(**given)  # a bad one is found here, and not in a process that is started later
     return given
