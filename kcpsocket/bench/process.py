@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import queue
 import shutil
@@ -153,15 +154,15 @@ class Process:
         self.end()
 
 
-class Side:
+class Side(abc.ABC):
     """One who can play both ends of a benchmark: kcpsocket or TCP from Python, or kcp-go."""
 
     #: What a table calls it.
     name: str
 
+    @abc.abstractmethod
     def worker(self, specification: dict[str, Any]) -> Process:
         """Starts a process in a role (see worker.py)."""
-        raise NotImplementedError
 
     @contextmanager
     def server(self, host: str = "127.0.0.1", **extra: Any) -> Iterator[tuple[Process, int]]:
