@@ -547,7 +547,6 @@ void session_ready(struct session *session, uint32_t events)
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         session->eof_near = true;
     if (events & EPOLLHUP) {
-        session->hung_up = true;
         /* The kernel reports a shutdown of both halves just like a close. */
         if (session->shut != 3 && !(session->ended && session->shut & 2)) {
             session->late |= has_undelivered(session);

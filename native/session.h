@@ -32,7 +32,6 @@ struct session {
     bool dirty;                  /* on the engine's list of those with a turn due */
     bool flush;                  /* the turn must flush */
     bool readable, writable;     /* the stream, as far as we know (edges) */
-    bool hung_up;                /* no descriptor of the application's is open, or both halves are shut */
     bool eof_near;               /* a hang-up of at least the writing half was reported: read on to the end of file */
     uint8_t shut;                /* what the application said it shut down: 1 reading, 2 writing */
     bool finished, ended;        /* halves closed, see above */
