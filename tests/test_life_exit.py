@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 import pytest
 from life import PATIENCE, connect, listen, pair, program, settle
@@ -46,9 +47,8 @@ def test_what_was_sent_before_exit_arrives_whatever_the_loss(end: str, loss: flo
     settle()
 
 
-def in_child(work: object) -> int:
-    """Runs `work` in a forked child; its exit code, 0 for a return without an exception."""
-    assert callable(work)
+def start_child(work: Callable[[], None]) -> int:
+    """Runs `work` in a forked child, which exits with 0 if it returns without an exception; the child's process id."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -59,7 +59,12 @@ def in_child(work: object) -> int:
             sys.stderr.write(f"in the child: {error!r}\n")
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
+
+
+def ended_well(pid: int) -> bool:
+    """Waits for the child: whether its work was done without an exception."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_child_goes_on_with_its_parents_connection() -> None:
@@ -72,7 +77,7 @@ def test_a_child_goes_on_with_its_parents_connection() -> None:
             assert theirs.getsockname() == ours.getpeername()
 
         ours.sendall(b"to the child")
-        assert in_child(work) == 0
+        assert ended_well(start_child(work))
         assert ours.recv(100) == b"from the child"
     settle()
 
@@ -91,7 +96,7 @@ def test_the_connection_lasts_until_the_last_process_has_closed_it() -> None:
         os.close(writing)
         assert ours.recv(100) == b"still here"
         assert ours.recv(100) == b""
-        assert os.waitpid(pid, 0)[1] == 0
+        assert ended_well(pid)
     settle()
 
 
@@ -106,19 +111,12 @@ def test_children_accept_from_their_parents_listener() -> None:
                 server.sendall(server.recv(100).upper())
 
         for _ in range(2):
-            pid = os.fork()
-            if pid == 0:
-                code = 1
-                try:
-                    work()
-                    code = 0
-                finally:
-                    os._exit(code)
+            pid = start_child(work)
             with connect(listener.getsockname()) as client:
                 client.sendall(b"pre-fork")
                 assert client.recv(100) == b"PRE-FORK"
                 assert client.recv(100) == b""
-            assert os.waitpid(pid, 0)[1] == 0
+            assert ended_well(pid)
     settle()
 
 
@@ -135,20 +133,13 @@ def test_a_child_makes_connections_of_its_own() -> None:
                     assert client.recv(100) == b"parent"
                 settle()  # os._exit, below, waits for nothing
 
-            pid = os.fork()
-            if pid == 0:
-                code = 1
-                try:
-                    work()
-                    code = 0
-                finally:
-                    os._exit(code)
+            pid = start_child(work)
             other, _ = listener.accept()
             with other:
                 assert other.recv(100) == b"child"
                 other.sendall(b"parent")
                 assert other.recv(100) == b""
-            assert os.waitpid(pid, 0)[1] == 0
+            assert ended_well(pid)
             first.sendall(b"unharmed")
             assert server.recv(100) == b"unharmed"
             server.close()
@@ -173,17 +164,10 @@ def test_a_child_learns_why_an_inherited_connection_ended() -> None:
             with pytest.raises(ConnectionResetError):
                 theirs.recv(100)
 
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            finally:
-                os._exit(code)
+        pid = start_child(work)
         theirs.close()
         assert ours.recv(100) == b"ready"
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         ours.close()
-        assert os.waitpid(pid, 0)[1] == 0
+        assert ended_well(pid)
     settle()
