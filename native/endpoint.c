@@ -330,10 +330,10 @@ void endpoint_ready(struct endpoint *endpoint, uint32_t events)
     struct engine *engine = endpoint->engine;
     if (events & EPOLLERR && !endpoint->closed)
         on_errors(endpoint);
-    for (int round = 0; round < RECEIVE_ROUNDS && !endpoint->closed; round++) {
-        bool more = udp_receive(engine->inbox, &endpoint->udp, &engine->truncated, on_datagram, endpoint);
+    bool more = true;
+    for (int round = 0; more && round < RECEIVE_ROUNDS && !endpoint->closed; round++) {
+        more = udp_receive(engine->inbox, &endpoint->udp, engine->now, &engine->truncated, on_datagram, endpoint);
+        engine->behind |= more;
         engine_run_dirty(engine); /* before the next batch takes the inbox's memory */
-        if (!more)
-            break;
     }
 }

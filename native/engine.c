@@ -1,7 +1,6 @@
 #include "engine.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +13,10 @@
 #include "endpoint.h"
 #include "oob.h"
 #include "session.h"
+#include "wait.h"
 
 #define EVENTS 256            /* of one wait */
-#define TIMERS_PUT_OFF 64     /* full batches of events in a row after which timers run all the same */
-#define SPIN_US 50            /* how long to look for events before sleeping, */
-#define SPIN_WORTH_US 200     /* if waits have been shorter than this; */
-#define SPIN_TRIAL_US 5000    /* how often to try that, */
-#define SPIN_CREDIT 8         /* and about how many failures end it */
+#define BEHIND_TURNS 64       /* turns in a row in which RTOs are put off because something may wait to be read */
 #define TRIM_MS 1000          /* how often free packet buffers go back to the system */
 #define RESETS_RENEWAL 100    /* ms */
 #define RESETS_ALLOWED 100    /* in that time */
@@ -71,17 +67,29 @@ static uint64_t monotonic_ms(void)
 
 void engine_read_clock(struct engine *engine)
 {
-    engine->now = monotonic_ms();
+    uint64_t now = monotonic_ms();
+    if (now == engine->now)
+        return;
+    engine->now = now;
+    engine->active_before = engine->active;
+    engine->active = 0;
 }
+
+#define STREAM_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
 int engine_watch(struct engine *engine, int fd, struct source *source)
 {
-    uint32_t stream_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
     struct epoll_event event = {
-        .events = source->kind == SOURCE_SESSION ? stream_events : EPOLLIN,
+        .events = source->kind == SOURCE_SESSION ? STREAM_EVENTS : EPOLLIN,
         .data.ptr = source,
     };
     return epoll_ctl(engine->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+void engine_watch_room(struct engine *engine, int fd, struct source *source, bool room)
+{
+    struct epoll_event event = {.events = STREAM_EVENTS | (room ? EPOLLOUT : 0), .data.ptr = source};
+    epoll_ctl(engine->epoll_fd, EPOLL_CTL_MOD, fd, &event); /* of what is watched: can't fail */
 }
 
 void engine_unwatch(struct engine *engine, int fd)
@@ -103,17 +111,18 @@ bool engine_may_reset(struct engine *engine)
 void engine_run_dirty(struct engine *engine)
 {
     /* A session that marks itself in its turn waits for the next run: the network comes first. */
-    struct session **end = engine->dirty_tail;
-    while (engine->dirty) {
+    for (uint32_t left = engine->dirty_count; left && engine->dirty; left--) {
         struct session *session = engine->dirty;
-        bool last = &session->dirty_next == end;
         engine->dirty = session->dirty_next;
         if (!engine->dirty)
             engine->dirty_tail = &engine->dirty;
+        engine->dirty_count--;
         session->dirty = false;
+        if (session->turned != engine->now) {
+            session->turned = engine->now;
+            engine->active++;
+        }
         session_turn(session);
-        if (last)
-            break;
     }
     udp_batch_send(engine->outbox);
     engine_read_clock(engine);
@@ -197,63 +206,23 @@ static int patience(struct engine *engine)
     return wait < 60000 ? (int)wait : 60000;
 }
 
-static uint64_t monotonic_us(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-/* How eager the thread is to look for events a little longer before it sleeps. */
-struct eagerness {
-    int credit;      /* spins that may still fail */
-    uint64_t trial;  /* us: when it last began */
-};
-
-/* Waits for events, at most `timeout` ms. To be woken takes longer than most peers on a fast network need to answer, so
- * while answers keep coming soon it looks for SPIN_US before it sleeps: an echo of 64 bytes took 100 us without, 30 us
- * with. Others who want the processor get it, and an engine whose events come seldom does not spin at all. */
-static int wait_for_events(struct engine *engine, struct epoll_event *events, int timeout, struct eagerness *eager)
-{
-    uint64_t began = monotonic_us();
-    bool spin = timeout != 0 && eager->credit > 0;
-    int count = 0;
-    while (spin && monotonic_us() - began < SPIN_US) {
-        count = epoll_wait(engine->epoll_fd, events, EVENTS, 0);
-        if (count != 0) {
-            eager->credit += eager->credit < SPIN_CREDIT;
-            return count;
-        }
-        sched_yield();
-    }
-    count = epoll_wait(engine->epoll_fd, events, EVENTS, timeout);
-    uint64_t ended = monotonic_us();
-    if (spin) {
-        eager->credit--;
-    } else if (timeout != 0 && ended - began < SPIN_WORTH_US && ended - eager->trial > SPIN_TRIAL_US) {
-        eager->credit = SPIN_CREDIT / 2;
-        eager->trial = ended;
-    }
-    return count;
-}
-
 static void *run(void *argument)
 {
     struct engine *engine = argument;
     struct epoll_event events[EVENTS];
-    struct eagerness eager = {0, 0};
+    struct waiter waiter = {0};
     uint64_t trimmed = 0;
-    int count = 0, put_off = 0;
+    int count = 0, behind = 0;
     lock(engine);
     for (;;) {
+        engine->behind = count == EVENTS;
         for (int i = 0; i < count; i++)
             dispatch(engine, &events[i]);
-        /* What has arrived is looked at before anything is declared lost: under load, an ACK may be waiting in a socket
-         * whose turn has not come. */
-        if (count < EVENTS || ++put_off == TIMERS_PUT_OFF) {
-            run_timers(engine);
-            put_off = 0;
+        if (!engine->behind || ++behind == BEHIND_TURNS) {
+            engine->behind = false;
+            behind = 0;
         }
+        run_timers(engine);
         engine_run_dirty(engine);
         /* Every event of this wait has been looked at: nothing points at the dead any more. */
         free_dead(engine);
@@ -262,8 +231,9 @@ static void *run(void *argument)
             trimmed = engine->now;
         }
         int timeout = patience(engine);
+        uint32_t active = engine->active > engine->active_before ? engine->active : engine->active_before;
         pthread_mutex_unlock(&engine->lock);
-        count = wait_for_events(engine, events, timeout, &eager);
+        count = wait_for_events(&waiter, engine->epoll_fd, events, EVENTS, timeout, active);
         lock(engine);
     }
     return NULL;

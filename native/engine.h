@@ -82,6 +82,9 @@ struct engine {
     struct endpoint *endpoints;     /* all that live */
     struct session *dirty;          /* those with a turn due, first to last */
     struct session **dirty_tail;
+    uint32_t dirty_count;
+    bool behind;                    /* what has arrived may wait to be read: nothing is to be taken for lost */
+    uint32_t active, active_before; /* sessions that had a turn in this ms, in the one before that had any */
     struct session *dead;           /* over, to be freed */
     struct endpoint *dead_endpoints;
     uint32_t session_count, endpoint_count, listener_count;
@@ -112,6 +115,9 @@ bool engine_wait_ended(struct engine *engine, uint64_t deadline);
 
 /* Watches `fd`: edge-triggered for sessions' streams, level-triggered for all else. 0 or a negative errno. */
 int engine_watch(struct engine *engine, int fd, struct source *source);
+
+/* Whether to watch a session's stream for room to write, too. If there is room now, that is an event. */
+void engine_watch_room(struct engine *engine, int fd, struct source *source, bool room);
 void engine_unwatch(struct engine *engine, int fd);
 
 /* Gives every dirty session its turn, until none is dirty. */

@@ -161,6 +161,9 @@ void kcp_flush(struct kcp *kcp, uint32_t now, struct kcp_sink *sink);
 /* Only the ACKs (and WINS) that wait. */
 void kcp_flush_acks(struct kcp *kcp, uint32_t now, struct kcp_sink *sink);
 
+/* The peer may have been heard but not listened to: no RTO passes in the next settings.interval. */
+void kcp_put_off_timeouts(struct kcp *kcp, uint32_t now);
+
 /* ms from `now` until kcp_flush has something to do (0: now), or -1 when the session is at rest. */
 int64_t kcp_deadline(const struct kcp *kcp, uint32_t now);
 

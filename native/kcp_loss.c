@@ -197,6 +197,13 @@ void kcp_find_timeouts(struct kcp *kcp, uint32_t now)
     kcp->rto_bound = bound;
 }
 
+void kcp_put_off_timeouts(struct kcp *kcp, uint32_t now)
+{
+    uint32_t bound = now + kcp->settings.interval;
+    if (wire_diff(kcp->rto_bound, bound) < 0)
+        kcp->rto_bound = bound;
+}
+
 /* RFC 5681, counted in packets acknowledged rather than in ACKs (RFC 3465): a peer sends few. kcp-go's window
  * differs in that it begins beyond slow start and halves again for each loss of a round trip. */
 void kcp_cwnd_grow(struct kcp *kcp, uint32_t acked)

@@ -20,6 +20,7 @@
 #define HANDSHAKE_MOST 3000   /* ... up to this */
 #define FAREWELL 3000         /* ms that a closing PUSH waits for its ACK when all else is done: the peer may be gone,
                                  as TCP's LAST_ACK it can't learn more */
+#define ROOM_NEEDLESS 16      /* needless reports of room in the stream that end them */
 #define ORPHAN_STALL 120000   /* ms without progress after which data of a closed socket is given up, while the peer
                                  keeps its window shut (Linux gives an orphaned TCP about as long) */
 
@@ -405,6 +406,7 @@ void session_mark(struct session *session)
     session->dirty_next = NULL;
     *session->engine->dirty_tail = session;
     session->engine->dirty_tail = &session->dirty_next;
+    session->engine->dirty_count++;
 }
 
 void session_turn(struct session *session)
@@ -420,6 +422,8 @@ void session_turn(struct session *session)
         session_collect(session);
     }
     probe(session);
+    if (session->engine->behind)
+        kcp_put_off_timeouts(session->kcp, (uint32_t)session->engine->now);
     if (!session->failed &&
         (session->flush || kcp_deadline(session->kcp, (uint32_t)session->engine->now) == 0))
         outlet_flush(session);
@@ -536,14 +540,26 @@ void session_orphan(struct session *session)
     session->progress = session->engine->now;
 }
 
+/* Every read of the application makes room in its stream. One that keeps up reads after each delivery: to be told of all
+ * these would cost a turn a message. */
+static void on_room(struct session *session)
+{
+    if (session->writable && session->room_watched && ++session->room_needless == ROOM_NEEDLESS) {
+        session->room_watched = false;
+        engine_watch_room(session->engine, session->stream_fd, &session->source, false);
+    }
+    session->writable = true;
+}
+
 void session_ready(struct session *session, uint32_t events)
 {
+    bool news = events != EPOLLOUT || !session->writable;
     if (session->over)
         return;
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         session->readable = true;
     if (events & EPOLLOUT)
-        session->writable = true;
+        on_room(session);
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         session->eof_near = true;
     if (events & EPOLLHUP) {
@@ -553,7 +569,8 @@ void session_ready(struct session *session, uint32_t events)
             session_orphan(session);
         }
     }
-    session_mark(session);
+    if (news)
+        session_mark(session);
 }
 
 void session_finish(struct session *session)

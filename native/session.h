@@ -32,6 +32,8 @@ struct session {
     bool dirty;                  /* on the engine's list of those with a turn due */
     bool flush;                  /* the turn must flush */
     bool readable, writable;     /* the stream, as far as we know (edges) */
+    bool room_watched;           /* the end of `writable` is reported, */
+    uint8_t room_needless;       /* ... and was, this often, while nothing waited for it */
     bool eof_near;               /* a hang-up of at least the writing half was reported: read on to the end of file */
     uint8_t shut;                /* what the application said it shut down: 1 reading, 2 writing */
     bool finished, ended;        /* halves closed, see above */
@@ -39,6 +41,7 @@ struct session {
     bool gone;                   /* the application has closed its last descriptor */
     bool late;                   /* data arrived for an application that is gone, or it left some unread: RESET it */
     bool failed;                 /* an error ended it; only what had arrived still goes to the application */
+    uint8_t appetite;            /* packets' worth that the next read from the stream asks for */
     size_t stuffing;             /* bytes to discard from the stream before the application's own (stream_stuff) */
 
     uint64_t heard;              /* ms: when something valid last came from the peer */
@@ -65,6 +68,7 @@ struct session {
     struct session *bucket_next;      /* same bucket of the endpoint */
     struct session *next, **link;     /* of the engine's sessions, then of its dead ones */
     struct session *dirty_next;
+    uint64_t turned;
 };
 
 /* A client's session over `endpoint`, connecting to `peer`; joins `app_fd` to it. 0 or a negative errno. */

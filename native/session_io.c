@@ -7,7 +7,8 @@
 #include "endpoint.h"
 #include "kcp.h"
 
-#define PIECES 64         /* of a gathered read or write */
+#define PIECES 64         /* of a gathered read or write, at most, */
+#define PIECES_FEW 4      /* and in a read from a stream that has not had more to give */
 #define COLLECT_ROUNDS 4  /* reads a turn, so that no session keeps the thread for itself */
 
 /* --- towards the application --- */
@@ -36,6 +37,16 @@ static void discard(struct session *session)
     }
 }
 
+/* The stream is full. */
+static void wait_for_room(struct session *session)
+{
+    session->writable = false;
+    session->room_needless = 0;
+    if (!session->room_watched)
+        engine_watch_room(session->engine, session->stream_fd, &session->source, true);
+    session->room_watched = true;
+}
+
 void session_deliver(struct session *session)
 {
     struct iovec pieces[PIECES];
@@ -44,11 +55,12 @@ void session_deliver(struct session *session)
         struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
         ssize_t n = sendmsg(session->stream_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n >= 0) {
+            size_t offered = bytes_of(pieces, count);
             consume(session, (size_t)n);
-            /* A partial write means that the stream is full: its edge will come. */
-            session->writable = (size_t)n == bytes_of(pieces, count);
+            if ((size_t)n < offered)
+                wait_for_room(session);
         } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM) {
-            session->writable = false;
+            wait_for_room(session);
         } else if (errno != EINTR) {
             session->deaf = true; /* shut for reading, or closed: the hang-up tells which */
         }
@@ -85,15 +97,27 @@ static void end_of_file(struct session *session)
     }
 }
 
+/* As much as the stream gave last time, with something to spare, or far more if that was all that was asked for: places
+ * that stay empty cost more than reading again. (Thousands of sessions with 1 KB each: 64 places took 3 us a message.) */
+static void learn_appetite(struct session *session, int asked, int filled)
+{
+    int next = filled + PIECES_FEW;
+    if (filled >= asked)
+        next = 4 * asked > session->appetite ? 4 * asked : session->appetite;
+    session->appetite = (uint8_t)(next < PIECES ? next : PIECES);
+}
+
 void session_collect(struct session *session)
 {
     struct iovec pieces[PIECES];
+    if (session->appetite == 0)
+        session->appetite = PIECES_FEW;
     for (int round = 0; session->readable && !session->finished; round++) {
         if (round == COLLECT_ROUNDS) {
             session_mark(session);
             return;
         }
-        int count = kcp_writable(session->kcp, pieces, PIECES);
+        int count = kcp_writable(session->kcp, pieces, session->appetite);
         if (count == 0) {
             /* A full window waits for ACKs. But a hang-up may be all that is left, and that needs no room. */
             uint8_t byte;
@@ -107,6 +131,7 @@ void session_collect(struct session *session)
         kcp_commit(session->kcp, n > 0 ? (size_t)n : 0);
         if (n > 0) {
             session->flush = true;
+            learn_appetite(session, count, (int)((size_t)n / pieces[count - 1].iov_len) + 1);
             /* A short read emptied the stream; new bytes are a new edge, but an end of file behind these is not. */
             if ((size_t)n < bytes_of(pieces, count) && !session->eof_near)
                 session->readable = false;

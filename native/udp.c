@@ -18,6 +18,7 @@
 #define GSO_SEGMENTS 64                /* the kernel's UDP_MAX_SEGMENTS in its older, smaller form */
 #define GSO_BYTES 65000                /* a message must stay under 65,535 bytes with its headers */
 #define INBOX_MESSAGES 16
+#define SINGLES 8                      /* messages in one ms after which a client's socket is read in batches */
 #define INBOX_BYTES 65536              /* what GRO may coalesce into one message */
 #define CONTROL_BYTES 128              /* packet info and a segment size */
 #define SEND_PATIENCE 10               /* ms to wait for room in the kernel's send buffer before dropping */
@@ -64,12 +65,14 @@ int udp_adopt(struct udp_socket *udp, int fd, bool connected, uint32_t sockbuf, 
         if (v6)
             set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     }
-    set_int(fd, SOL_UDP, UDP_GRO, 1);
+    if (!connected)
+        set_int(fd, SOL_UDP, UDP_GRO, 1);
     *udp = (struct udp_socket){
         .fd = fd,
         .connected = connected,
         .wildcard = address_is_wildcard(&local),
         .gso = true,
+        .expected = connected ? 1 : INBOX_MESSAGES,
         .local = local,
     };
     return 0;
@@ -221,6 +224,18 @@ static enum verdict judge(struct udp_socket *udp, bool segmented, int error, int
     return SKIP;
 }
 
+/* As sendmmsg; the most frequent case, one plain datagram to a client's peer, by the cheapest call. */
+static int send_messages(struct udp_socket *udp, struct mmsghdr *messages, uint32_t count)
+{
+    const struct msghdr *first = &messages->msg_hdr;
+    if (count > 1)
+        return sendmmsg(udp->fd, messages, count, MSG_NOSIGNAL);
+    ssize_t sent = first->msg_control ? sendmsg(udp->fd, first, MSG_NOSIGNAL)
+                                      : sendto(udp->fd, first->msg_iov->iov_base, first->msg_iov->iov_len, MSG_NOSIGNAL,
+                                               first->msg_name, first->msg_namelen);
+    return sent < 0 ? -1 : 1;
+}
+
 /* Sends the entries from `first` up to `end`, all of one socket. */
 static void send_run(struct udp_batch *batch, uint32_t first, uint32_t end)
 {
@@ -236,7 +251,7 @@ static void send_run(struct udp_batch *batch, uint32_t first, uint32_t end)
             i += count;
         }
         for (uint32_t m = 0; m < messages;) {
-            int sent = sendmmsg(udp->fd, &batch->messages[m], messages - m, MSG_NOSIGNAL);
+            int sent = send_messages(udp, &batch->messages[m], messages - m);
             if (sent < 0) {
                 enum verdict verdict = judge(udp, batch->datagrams[m] > 1, errno, &patience);
                 if (verdict == RESPLIT)
@@ -312,10 +327,28 @@ static void read_control(struct msghdr *message, struct address *local, size_t *
     }
 }
 
-bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t *dropped,
-                 void (*deliver)(void *context, struct udp_datagram *datagram), void *context)
+/* As recvmmsg, for the one message that a client's socket mostly holds; when thousands of them do, that halves what it
+ * costs. One that gets more, soon one after another, is read in batches from then on. */
+static int receive_one(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t now)
 {
-    for (int i = 0; i < INBOX_MESSAGES; i++) {
+    ssize_t length = recv(udp->fd, inbox->bytes[0], INBOX_BYTES, MSG_DONTWAIT);
+    if (length < 0)
+        return -1;
+    inbox->messages[0] = (struct mmsghdr){.msg_len = (unsigned)length};
+    if (udp->singles_at != now)
+        udp->singles = 0;
+    udp->singles_at = now;
+    if (++udp->singles == SINGLES) {
+        set_int(udp->fd, SOL_UDP, UDP_GRO, 1);
+        udp->expected = 2;
+    }
+    return 1;
+}
+
+/* Makes room for as many messages as came last time, or twice that if there may have been more. */
+static int receive_many(struct udp_inbox *inbox, struct udp_socket *udp)
+{
+    for (int i = 0; i < udp->expected; i++) {
         inbox->pieces[i] = (struct iovec){inbox->bytes[i], INBOX_BYTES};
         inbox->messages[i].msg_hdr = (struct msghdr){
             .msg_name = &inbox->peers[i],
@@ -326,25 +359,42 @@ bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t *drop
             .msg_controllen = CONTROL_BYTES,
         };
     }
-    int count = recvmmsg(udp->fd, inbox->messages, INBOX_MESSAGES, MSG_DONTWAIT, NULL);
+    int count = recvmmsg(udp->fd, inbox->messages, udp->expected, MSG_DONTWAIT, NULL);
+    int next = count < udp->expected ? count : 2 * count;
+    udp->expected = (uint8_t)(next < 2 ? 2 : next < INBOX_MESSAGES ? next : INBOX_MESSAGES);
+    return count;
+}
+
+/* Hands out the datagrams of message `i`. */
+static void unpack(struct udp_inbox *inbox, int i, struct udp_socket *udp, struct udp_datagram *datagram,
+                   void (*deliver)(void *context, struct udp_datagram *datagram), void *context)
+{
+    size_t length = inbox->messages[i].msg_len, segment;
+    datagram->local = udp->local;
+    read_control(&inbox->messages[i].msg_hdr, &datagram->local, &segment);
+    for (size_t offset = 0; offset < length || offset == 0; offset += segment) {
+        datagram->data = inbox->bytes[i] + offset;
+        datagram->length = segment && length - offset > segment ? segment : length - offset;
+        deliver(context, datagram);
+        if (!segment)
+            break;
+    }
+}
+
+bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t now, uint64_t *dropped,
+                 void (*deliver)(void *context, struct udp_datagram *datagram), void *context)
+{
+    int count = udp->expected == 1 ? receive_one(inbox, udp, now) : receive_many(inbox, udp);
     if (count < 0) /* a pending ICMP error takes one call; what waits behind it still is to be received */
         return errno != EAGAIN && errno != EWOULDBLOCK && errno != EBADF;
     for (int i = 0; i < count; i++) {
-        struct msghdr *message = &inbox->messages[i].msg_hdr;
-        size_t length = inbox->messages[i].msg_len, segment;
-        if (message->msg_flags & MSG_TRUNC) {
+        struct udp_datagram datagram;
+        if (!udp->connected)
+            datagram.peer = inbox->peers[i];
+        if (inbox->messages[i].msg_hdr.msg_flags & MSG_TRUNC)
             ++*dropped;
-            continue;
-        }
-        struct udp_datagram datagram = {.peer = inbox->peers[i], .local = udp->local};
-        read_control(message, &datagram.local, &segment);
-        for (size_t offset = 0; offset < length || offset == 0; offset += segment) {
-            datagram.data = inbox->bytes[i] + offset;
-            datagram.length = segment && length - offset > segment ? segment : length - offset;
-            deliver(context, &datagram);
-            if (!segment)
-                break;
-        }
+        else
+            unpack(inbox, i, udp, &datagram, deliver, context);
     }
     return count == INBOX_MESSAGES;
 }

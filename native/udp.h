@@ -3,7 +3,7 @@
  * Datagrams leave in batches: each is written once, into one of the batch's places, which lie end to end; udp_batch_send
  * hands the whole to the kernel with one sendmmsg, as a single UDP_SEGMENT message wherever consecutive datagrams
  * of one destination have one length. They arrive in batches too (recvmmsg), coalesced by UDP_GRO where the kernel does
- * that. Either is given up, for the socket, when the kernel refuses it. */
+ * that; a client's socket is read by plain recv until several datagrams are seen to wait. */
 #ifndef KCPSOCKET_UDP_H
 #define KCPSOCKET_UDP_H
 
@@ -21,6 +21,9 @@ struct udp_socket {
     bool connected;     /* to one peer */
     bool wildcard;      /* bound to 0.0.0.0 or ::, so that replies must name their source address */
     bool gso;           /* UDP_SEGMENT works as far as we know */
+    uint8_t expected;   /* messages that the next udp_receive asks for; 1: as yet, one by one and without UDP_GRO */
+    uint8_t singles;    /* messages received so since `singles_at` (ms) */
+    uint64_t singles_at;
     struct address local;
 };
 
@@ -64,7 +67,7 @@ const struct udp_sent *udp_batch_totals(const struct udp_batch *batch);
 struct udp_datagram {
     uint8_t *data;        /* may be changed in place; valid until the next udp_receive */
     size_t length;        /* bytes */
-    struct address peer;
+    struct address peer;  /* unset on a connected socket */
     struct address local; /* the address it was sent to; the port is the socket's */
 };
 
@@ -74,8 +77,8 @@ struct udp_inbox *udp_inbox_new(void);
 void udp_inbox_free(struct udp_inbox *inbox);
 
 /* Receives what is there, up to a batch, into `inbox`, and calls `deliver` for each datagram. Returns true when more may
- * wait. Truncated datagrams are dropped and counted in *dropped. */
-bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t *dropped,
+ * wait. Truncated datagrams are dropped and counted in *dropped. `now` in ms. */
+bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t now, uint64_t *dropped,
                  void (*deliver)(void *context, struct udp_datagram *datagram), void *context);
 
 /* Takes one report from the socket's error queue (ICMP): true when there was one; `peer` is whom the datagram had been
