@@ -73,6 +73,7 @@ class Association:
         "_udp",
         "any_port",
         "bound",
+        "carries",
         "config",
         "default_config",
         "family",
@@ -97,6 +98,8 @@ class Association:
         self.options: dict[tuple[int, int], bytes] = {}
         #: Which addresses go over KCP, where patch() was told; None: all.
         self.rules: Rules | None = None
+        #: Whether the connection is known to stand, or to have stood.
+        self.carries = False
         #: The address bound to by name, to bind to again.
         self.bound: Any = None
         #: Whether the application left it to the system which port that is.
@@ -303,6 +306,7 @@ class Association:
             return errno.EISCONN  # another thread was told
         if lib.kcps_phase(self.id) == Phase.ESTABLISHED:
             self.role = Role.CONNECTED
+            self.carries = True
             return 0
         self.role = Role.FAILED
         return lib.kcps_error(self.id, True) or errno.ECONNABORTED
@@ -323,6 +327,7 @@ class Association:
             lib.kcps_forget(self.id)
             self.id = 0
         self.role = Role.IDLE
+        self.carries = False
         if self.bound is not None:
             self.udp().bind(self.bound)
             self.role = Role.BOUND
@@ -348,10 +353,15 @@ class Association:
         """Whether an error is pending; it stays so."""
         return self.id != 0 and lib.kcps_error(self.id, False) != 0
 
-    def refuse_early_send(self, sock: _Base) -> None:
-        """As TCP, a non-blocking send fails while the connect is under way: BlockingIOError."""
-        if self.role is Role.CONNECTING and sock.gettimeout() == 0 and lib.kcps_phase(self.id) == Phase.CONNECTING:
-            raise oserror(errno.EAGAIN)
+    def may_carry(self, sock: _Base) -> bool:
+        """Whether the connection stands, or stood. As TCP, a non-blocking send fails while the connect is under way:
+        BlockingIOError."""
+        if not self.carries and self.role is Role.CONNECTING:
+            phase = lib.kcps_phase(self.id)
+            self.carries = phase == Phase.ESTABLISHED
+            if phase == Phase.CONNECTING and sock.gettimeout() == 0:
+                raise oserror(errno.EAGAIN)
+        return self.carries
 
     def getsockname(self, sock: _Base) -> Any:
         """The local address."""
@@ -431,6 +441,7 @@ class Association:
         child = Association(self.family, self.config)
         child.default_config = self.default_config
         child.role = Role.CONNECTED
+        child.carries = True
         child.id = id
         child.linger = self.linger
         child.options = dict(self.options)
@@ -521,6 +532,7 @@ def find(descriptor: Any, config: Config) -> Association | None:
     association = Association(name.family, config)
     association.id = name.id
     association.role = Role.LISTENING if name.listening else Role.CONNECTED
+    association.carries = not name.listening
     native = ffi.new("struct kcps_config *")
     if lib.kcps_get_config(name.id, native) == 0:
         association.config = engine.config_from(native, config)

@@ -394,14 +394,13 @@ class KCPSocket(socket.socket):
     def _direct(self, data: Any) -> int:
         """Sends a few bytes without waking the engine's thread, if it is idle. Returns how many it took."""
         kcp = self._kcp
-        if kcp is None:
+        if kcp is None or not (kcp.carries or kcp.may_carry(self)):
             return 0
-        if kcp.role is Role.CONNECTED:
-            if type(data) is memoryview and (data.itemsize != 1 or data.ndim != 1 or not data.c_contiguous):
-                return 0
-            return lib.kcps_send(kcp.id, data if type(data) is bytes else ffi.from_buffer(data), len(data))
-        kcp.refuse_early_send(self)
-        return 0
+        if type(data) is bytes:
+            return lib.kcps_send(kcp.id, data, len(data))
+        if type(data) is memoryview and (data.itemsize != 1 or data.ndim != 1 or not data.c_contiguous):
+            return 0
+        return lib.kcps_send(kcp.id, ffi.from_buffer(data), len(data))
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         """As socket.send."""
