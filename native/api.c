@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "oob.h"
 #include "session.h"
+#include "session_io.h"
 #include "stream.h"
 
 /* --- finding things by id, with the engine locked --- */
@@ -151,11 +152,13 @@ int kcps_listener_check(kcps_id id)
     return 0;
 }
 
-size_t kcps_send(kcps_id id, const void *data, size_t length)
+size_t kcps_send(kcps_id id, int app_fd, const void *data, size_t length)
 {
+    if (length > KCPS_SEND_MAX)
+        return 0;
     struct engine *engine = engine_try_enter();
     if (!engine)
-        return 0;
+        return engine_post(id, app_fd, data, length) ? length : 0;
     struct source *source = status_object(engine->statuses, id);
     size_t taken = 0;
     if (source && source->kind == SOURCE_SESSION)
@@ -202,8 +205,10 @@ int kcps_shutdown(kcps_id id, int how)
     int result = enter_place(id, &place);
     if (result < 0)
         return result;
-    if (place.session)
+    if (place.session) {
         place.session->shut |= (uint8_t)how;
+        session_tell_taking(place.session);
+    }
     engine_leave(place.engine);
     return 0;
 }
@@ -317,7 +322,8 @@ int64_t kcps_unsent(kcps_id id)
     if (place.session) {
         struct kcp_state state;
         kcp_snapshot(place.session->kcp, &state);
-        bytes = (int64_t)(state.snd_end - state.snd_una) * (kcp_settings_of(place.session->kcp)->mtu - 24);
+        bytes = (int64_t)(state.snd_end - state.snd_una) * (kcp_settings_of(place.session->kcp)->mtu - 24) +
+                (int64_t)(place.session->held_to - place.session->held_from);
     }
     engine_leave(place.engine);
     return bytes;

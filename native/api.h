@@ -88,10 +88,12 @@ int kcps_listener_check(kcps_id id);
 void kcps_claim(kcps_id id);
 void kcps_forget(kcps_id id);
 
-/* Sends up to `length` bytes straight from the caller's thread, which spares the engine's thread a wake-up: only if the
- * engine is idle and nothing that was written to the descriptor still waits. Returns how many bytes it took; the others
- * have to go through the descriptor. */
-size_t kcps_send(kcps_id id, const void *data, size_t length);
+enum { KCPS_SEND_MAX = 16384 }; /* bytes */
+
+/* Sends `length` bytes, at most KCPS_SEND_MAX, past the descriptor `app_fd` of `id`: straight from the caller's thread if
+ * the engine is idle, else left for the engine; only if nothing that was written to the descriptor still waits. Returns
+ * how many bytes it took; the others have to go through the descriptor. */
+size_t kcps_send(kcps_id id, int app_fd, const void *data, size_t length);
 
 /* The session's pending error as a positive errno, 0 for none; `clear` takes it, as SO_ERROR does. */
 int kcps_error(kcps_id id, bool clear);

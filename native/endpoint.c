@@ -11,7 +11,7 @@
 #include "stream.h"
 #include "wire.h"
 
-#define RECEIVE_ROUNDS 4     /* batches a turn, so that one socket does not starve the others */
+#define RECEIVE_ROUNDS 32    /* batches a turn, so that one socket does not starve the others */
 #define BUCKETS_FIRST 16
 
 /* --- life --- */

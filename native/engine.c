@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -190,6 +191,34 @@ static void lock(struct engine *engine)
     engine_read_clock(engine);
 }
 
+/* --- what callers leave --- */
+
+static void put(void *context, kcps_id id, const void *data, size_t length)
+{
+    struct engine *engine = context;
+    struct source *source = status_object(engine->statuses, id);
+    if (source && source->kind == SOURCE_SESSION)
+        session_put((struct session *)source, data, length);
+}
+
+void engine_hold_post(struct engine *engine)
+{
+    post_hold(engine->post, put, engine);
+}
+
+void engine_release_post(struct engine *engine)
+{
+    post_release(engine->post);
+}
+
+static void take_post(struct engine *engine)
+{
+    if (post_waits(engine->post))
+        post_take(engine->post, put, engine);
+}
+
+/* --- the thread --- */
+
 /* How long the thread may wait, in ms: -1 for ever. */
 static int patience(struct engine *engine)
 {
@@ -218,10 +247,10 @@ static void *run(void *argument)
         engine->behind = count == EVENTS;
         for (int i = 0; i < count; i++)
             dispatch(engine, &events[i]);
-        if (!engine->behind || ++behind == BEHIND_TURNS) {
+        take_post(engine);
+        behind = engine->behind ? behind + 1 : 0;
+        if (behind > BEHIND_TURNS)
             engine->behind = false;
-            behind = 0;
-        }
         run_timers(engine);
         engine_run_dirty(engine);
         /* Every event of this wait has been looked at: nothing points at the dead any more. */
@@ -232,9 +261,13 @@ static void *run(void *argument)
         }
         int timeout = patience(engine);
         uint32_t active = engine->active > engine->active_before ? engine->active : engine->active_before;
+        atomic_store(&engine->asleep, true);
+        if (post_waits(engine->post))
+            timeout = 0;
         pthread_mutex_unlock(&engine->lock);
-        count = wait_for_events(&waiter, engine->epoll_fd, events, EVENTS, timeout, active);
+        count = wait_for_events(&waiter, engine->epoll_fd, events, EVENTS, behind ? 0 : timeout, active);
         lock(engine);
+        atomic_store(&engine->asleep, false);
     }
     return NULL;
 }
@@ -255,6 +288,7 @@ static void destroy(struct engine *engine)
         udp_batch_free(engine->outbox);
     if (engine->timewaits)
         timewait_free(engine->timewaits);
+    post_free(engine->post);
     free(engine);
 }
 
@@ -302,9 +336,10 @@ static struct engine *start(int *error)
         engine->inbox = udp_inbox_new();
         engine->outbox = udp_batch_new();
         engine->statuses = status_table_new();
+        engine->post = post_new();
         if (getrandom(&engine->seed, sizeof engine->seed, 0) == sizeof engine->seed)
             engine->timewaits = timewait_new(engine->seed);
-        if (engine->pool && engine->inbox && engine->outbox && engine->statuses && engine->timewaits)
+        if (engine->pool && engine->inbox && engine->outbox && engine->statuses && engine->post && engine->timewaits)
             *error = engine_watch(engine, engine->wake_fd, &engine->wake);
     }
     if (*error == 0)
@@ -372,9 +407,11 @@ struct engine *engine_enter(int *error)
         current = start(error);
     struct engine *engine = current;
     pthread_mutex_unlock(&starting);
-    if (*error == 0)
-        lock(engine);
-    return *error == 0 ? engine : NULL;
+    if (*error != 0)
+        return NULL;
+    lock(engine);
+    take_post(engine);
+    return engine;
 }
 
 struct engine *engine_enter_running(void)
@@ -382,8 +419,10 @@ struct engine *engine_enter_running(void)
     pthread_mutex_lock(&starting);
     struct engine *engine = current;
     pthread_mutex_unlock(&starting);
-    if (engine)
+    if (engine) {
         lock(engine);
+        take_post(engine);
+    }
     return engine;
 }
 
@@ -398,8 +437,10 @@ struct engine *engine_try_enter(void)
         pthread_mutex_unlock(&current->gate);
     }
     pthread_mutex_unlock(&starting);
-    if (engine)
+    if (engine) {
         engine_read_clock(engine);
+        take_post(engine);
+    }
     return engine;
 }
 
@@ -416,6 +457,18 @@ void engine_leave(struct engine *engine)
     if (engine->dirty || engine->dead || wheel_next(&engine->wheel) < engine->wakes_at)
         wake(engine);
     pthread_mutex_unlock(&engine->lock);
+}
+
+bool engine_post(kcps_id id, int app_fd, const void *data, size_t length)
+{
+    pthread_mutex_lock(&starting);
+    struct engine *engine = current;
+    pthread_mutex_unlock(&starting);
+    if (!engine || !status_taking(engine->statuses, id) || !post_leave(engine->post, id, app_fd, data, length))
+        return false;
+    if (atomic_load(&engine->asleep))
+        wake(engine);
+    return true;
 }
 
 bool engine_wait_ended(struct engine *engine, uint64_t deadline)

@@ -1,6 +1,6 @@
 /* The engine: one thread, its clock, its timers, its descriptors and everything that lives on them.
  *
- *   api.c ──────┐ (any thread, under the lock)
+ *   api.c ──────┐ (any thread, under the lock; small sends that find it taken: into the post, see post.h)
  *               ▼
  *   engine ── endpoint (a UDP socket) ── session (ARQ and application's stream)
  *     thread      └─ listener
@@ -18,6 +18,7 @@
 
 #include "api.h"
 #include "pool.h"
+#include "post.h"
 #include "status.h"
 #include "timewait.h"
 #include "udp.h"
@@ -77,6 +78,8 @@ struct engine {
     struct udp_batch *outbox;
     struct status_table *statuses;
     struct timewait_table *timewaits;
+    struct post *post;              /* what callers leave while the lock is taken */
+    _Atomic bool asleep;            /* the thread waits, or is about to: who leaves something must wake it */
 
     struct session *sessions;       /* all that live */
     struct endpoint *endpoints;     /* all that live */
@@ -108,6 +111,13 @@ struct engine *engine_try_enter(void);
 /* Gives dirty sessions their turn, sends, and lets go of the lock. Timers are left to the engine's thread, which looks at
  * what has arrived first. */
 void engine_leave(struct engine *engine);
+
+/* Leaves the bytes for session `id` (see post_leave); false if it can't be. Needs no lock. */
+bool engine_post(kcps_id id, int app_fd, const void *data, size_t length);
+
+/* Passes what was left on to its sessions, and lets nothing be left until engine_release_post. */
+void engine_hold_post(struct engine *engine);
+void engine_release_post(struct engine *engine);
 
 /* As engine_leave and engine_enter around a wait for some session's end, at most until `deadline` (ms on the engine's
  * clock); false when it passed. */

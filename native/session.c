@@ -44,8 +44,10 @@ static void settings_of(const struct session *session, struct kcp_settings *sett
     };
 }
 
-static void free_fec(struct session *session)
+static void free_parts(struct session *session)
 {
+    kcp_free(session->kcp);
+    free(session->held);
     fec_encoder_free(session->encoder);
     fec_decoder_free(session->decoder);
 }
@@ -84,9 +86,7 @@ static int session_new(struct endpoint *endpoint, const struct address *peer, co
     if (session->kcp && (session->encoder || !config->datashard))
         session->id = status_open(engine->statuses, session, phase);
     if (!session->id) {
-        free_fec(session);
-        if (session->kcp)
-            kcp_free(session->kcp);
+        free_parts(session);
         free(session);
         return -ENOMEM;
     }
@@ -98,8 +98,7 @@ static int session_new(struct endpoint *endpoint, const struct address *peer, co
 static void session_abandon(struct session *session)
 {
     status_close(session->engine->statuses, session->id);
-    free_fec(session);
-    kcp_free(session->kcp);
+    free_parts(session);
     if (session->stream_fd >= 0)
         close(session->stream_fd);
     free(session);
@@ -265,8 +264,7 @@ void session_fail(struct session *session, int error)
 
 void session_free(struct session *session)
 {
-    free_fec(session);
-    kcp_free(session->kcp);
+    free_parts(session);
     free(session);
 }
 
@@ -430,10 +428,12 @@ void session_turn(struct session *session)
     judge(session);
     if (session->over)
         return;
-    if (session->failed && session->phase == KCPS_PHASE_CONNECTING)
+    if (session->failed && session->phase == KCPS_PHASE_CONNECTING) {
         session_end(session);
-    else
-        arm(session);
+        return;
+    }
+    session_tell_taking(session);
+    arm(session);
 }
 
 void session_timeout(struct session *session)

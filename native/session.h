@@ -41,6 +41,9 @@ struct session {
     bool gone;                   /* the application has closed its last descriptor */
     bool late;                   /* data arrived for an application that is gone, or it left some unread: RESET it */
     bool failed;                 /* an error ended it; only what had arrived still goes to the application */
+    bool taking;                 /* small sends may be left for it, as its status says */
+    uint8_t *held;               /* what was left for it and has no room in the send window yet; NULL: nothing */
+    size_t held_from, held_to;   /* bytes of that */
     uint8_t appetite;            /* packets' worth that the next read from the stream asks for */
     size_t stuffing;             /* bytes to discard from the stream before the application's own (stream_stuff) */
 
@@ -68,7 +71,7 @@ struct session {
     struct session *bucket_next;      /* same bucket of the endpoint */
     struct session *next, **link;     /* of the engine's sessions, then of its dead ones */
     struct session *dirty_next;
-    uint64_t turned;
+    uint64_t turned;                  /* ms: its last turn */
 };
 
 /* A client's session over `endpoint`, connecting to `peer`; joins `app_fd` to it. 0 or a negative errno. */
@@ -98,9 +101,12 @@ void session_mark(struct session *session);
 /* Moves bytes and packets both ways as far as they go now, and judges whether it is over. */
 void session_turn(struct session *session);
 
-/* Takes the application's next bytes if there is room for all of them and none before them wait in the stream. Returns how
- * many it took: all, none, or fewer when memory ran out. */
+/* Takes the application's next bytes, at most KCPS_SEND_MAX, if there is room for all of them and none before them wait in
+ * the stream. Returns how many it took: all, none, or fewer when memory ran out. */
 size_t session_take(struct session *session, const void *data, size_t length);
+
+/* The application's next bytes, which it left for the engine (post.h). */
+void session_put(struct session *session, const void *data, size_t length);
 
 /* The process ends: what the application has written is delivered, as if it had closed. */
 void session_finish(struct session *session);

@@ -1,7 +1,6 @@
 #include "session_io.h"
 
 #include <errno.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "endpoint.h"
@@ -107,7 +106,16 @@ static void learn_appetite(struct session *session, int asked, int filled)
     session->appetite = (uint8_t)(next < PIECES ? next : PIECES);
 }
 
-void session_collect(struct session *session)
+/* Reads once. */
+static ssize_t read_stream(const struct session *session, struct iovec *pieces, int count)
+{
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    if (count == 1) /* the cheaper call */
+        return recv(session->stream_fd, pieces->iov_base, pieces->iov_len, MSG_DONTWAIT);
+    return recvmsg(session->stream_fd, &message, MSG_DONTWAIT);
+}
+
+static void collect_stream(struct session *session)
 {
     struct iovec pieces[PIECES];
     if (session->appetite == 0)
@@ -125,8 +133,7 @@ void session_collect(struct session *session)
                 end_of_file(session);
             return;
         }
-        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-        ssize_t n = recvmsg(session->stream_fd, &message, MSG_DONTWAIT);
+        ssize_t n = read_stream(session, pieces, count);
         int error = errno;
         kcp_commit(session->kcp, n > 0 ? (size_t)n : 0);
         if (n > 0) {
@@ -149,15 +156,12 @@ void session_collect(struct session *session)
     }
 }
 
-size_t session_take(struct session *session, const void *data, size_t length)
+void session_collect(struct session *session)
 {
-    int waiting;
-    if (session->phase != KCPS_PHASE_ESTABLISHED || session->over || session->finished || session->eof_near ||
-        session->stuffing || session->shut & 2 || kcp_room(session->kcp) < length ||
-        ioctl(session->stream_fd, FIONREAD, &waiting) < 0 || waiting > 0)
-        return 0;
-    size_t taken = kcp_send(session->kcp, data, length);
-    session->flush |= taken > 0;
-    session_mark(session);
-    return taken;
+    if (session->finished || (!session->readable && !session->held))
+        return;
+    engine_hold_post(session->engine);
+    if (session_release_held(session))
+        collect_stream(session);
+    engine_release_post(session->engine);
 }

@@ -12,6 +12,7 @@ struct entry { /* shared with forked children */
     _Atomic uint32_t generation; /* which session the rest is about */
     _Atomic int32_t error;       /* errno not yet reported, or 0 */
     _Atomic uint32_t phase;      /* enum kcps_phase */
+    _Atomic bool taking;         /* small sends may be left for it */
 };
 
 struct slot {            /* the owning process's own */
@@ -129,6 +130,7 @@ kcps_id status_open(struct status_table *table, void *object, enum kcps_phase ph
     struct entry *entry = &table->entries[index];
     uint32_t generation = (atomic_load(&entry->generation) + 1) & GENERATION_MASK;
     atomic_store(&entry->error, 0);
+    atomic_store(&entry->taking, false);
     atomic_store(&entry->phase, phase);
     atomic_store(&entry->generation, generation);
     table->slots[index].object = object;
@@ -147,6 +149,7 @@ void status_close(struct status_table *table, kcps_id id)
     if (!slot)
         return;
     atomic_store(&entry_of(table, id)->phase, KCPS_PHASE_CLOSED);
+    atomic_store(&entry_of(table, id)->taking, false);
     slot->object = NULL;
     queue_free(table, index_of(id));
 }
@@ -179,6 +182,19 @@ void status_set_error(struct status_table *table, kcps_id id, int error)
     struct entry *entry = entry_of(table, id);
     if (entry)
         atomic_store(&entry->error, error);
+}
+
+void status_set_taking(struct status_table *table, kcps_id id, bool taking)
+{
+    struct entry *entry = entry_of(table, id);
+    if (entry)
+        atomic_store(&entry->taking, taking);
+}
+
+bool status_taking(const struct status_table *table, kcps_id id)
+{
+    const struct entry *entry = entry_of(table, id);
+    return entry && atomic_load(&entry->taking);
 }
 
 static struct entry *find(kcps_id id)

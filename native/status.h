@@ -37,6 +37,10 @@ void status_forget(struct status_table *table, kcps_id id);
 void status_set_phase(struct status_table *table, kcps_id id, enum kcps_phase phase);
 void status_set_error(struct status_table *table, kcps_id id, int error);
 
+/* Whether small sends may be left for the session (post.h). status_taking needs no lock. */
+void status_set_taking(struct status_table *table, kcps_id id, bool taking);
+bool status_taking(const struct status_table *table, kcps_id id);
+
 /* These two need no lock and find the table themselves, a parent's too. */
 int status_error(kcps_id id, bool clear);
 enum kcps_phase status_phase(kcps_id id);
