@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import sys
 import tempfile
 import time
@@ -22,6 +24,8 @@ _HOST: Final = "127.0.0.1"
 _LIMIT: Final = 180.0  # s that one measurement may take
 _MODE: Final = "fast3"
 _KEY: Final = "kcpsocket bench"
+_CONNECTIONS: Final = 5_000  # of one client process: descriptors are limited
+_MESSAGES: Final = 20_000  # a second, in all, for the cost of one among many connections
 _CIPHERED: Final[dict[str, dict[str, Any]]] = {
     "null": {},
     "aes": {"crypt": "aes", "key": _KEY},
@@ -60,10 +64,32 @@ class Plan:
     idle: float  # s
     load: float  # s
     connects: int
+    windows: tuple[int, ...]  # packets
+    sessions: tuple[int, ...]
 
 
-FULL: Final = Plan(5, {"kcpsocket": 1000, "kcp-go": 300, "TCP": 2000}, 5000, 5000, 20.0, 10.0, 3000)
-QUICK: Final = Plan(1, {"kcpsocket": 400, "kcp-go": 100, "TCP": 800}, 1000, 500, 5.0, 3.0, 500)
+FULL: Final = Plan(
+    rounds=5,
+    megabytes={"kcpsocket": 1000, "kcp-go": 300, "TCP": 2000},
+    echoes=5000,
+    connections=5000,
+    idle=20.0,
+    load=10.0,
+    connects=3000,
+    windows=(32, 256, 1024, 8192, 32768),
+    sessions=(1, 10, 100, 1000, 9000),
+)
+QUICK: Final = Plan(
+    rounds=1,
+    megabytes={"kcpsocket": 400, "kcp-go": 100, "TCP": 800},
+    echoes=1000,
+    connections=500,
+    idle=5.0,
+    load=3.0,
+    connects=500,
+    windows=(32, 1024, 32768),
+    sessions=(1, 100, 1000),
+)
 
 
 class Bench:
@@ -201,41 +227,63 @@ class Bench:
 
     def load(self) -> list[Row]:
         """Many connections, each echoing ten times a second."""
-        count, seconds = self._plan.connections, self._plan.load
-
-        def measure(side: Side) -> Figures:
-            with side.server(_HOST, style="many") as (server, port):
-                specification = {
-                    "role": "load",
-                    "host": _HOST,
-                    "port": port,
-                    "connections": count,
-                    "size": 1024,
-                    "rate": 10,
-                    "seconds": seconds,
-                }
-                with side.worker(specification) as client:
-                    client.result("ready", _LIMIT)
-                    before = server.cpu()
-                    client.tell("go")
-                    result = client.result("messages", _LIMIT)
-                    cpu = server.cpu() - before
-            bad = result["errors"] + result["refused"] + result["missing"]
-            return {
-                "bad": float(bad),
-                "p99": result["p99"] if result["p99"] is not None else float("inf"),
-                "server": cpu / result["seconds"] * 100,
-                "cpu": (cpu + result["cpu"]) / result["messages"] * 1e6,
-            }
-
+        count = self._plan.connections
         label = f"{count:,} connections echoing 1 KB 10 times a second"
-        found = self._once(label, self.sides({}, tcp=True), measure)
+        found = self._once(label, self.sides({}, tcp=True), lambda side: self._load(side, count, 10.0))
         return [
             Row(f"{label}: errors and lost messages", "", found.get("bad", {}), False, "none"),
             Row(f"{label}: p99", "ms", found.get("p99", {}), False, "under 50 ms"),
             Row(f"{label}: server's CPU", "% of a core", found.get("server", {}), False),
             Row(f"{label}: CPU, both processes, for a message", "us", found.get("cpu", {}), False, "1 x"),
         ]
+
+    def _load(self, side: Side, count: int, rate: float) -> Figures:
+        """`count` connections that echo 1 KB `rate` times a second each."""
+        specification = {"role": "load", "size": 1024, "rate": rate, "seconds": self._plan.load}
+        parts = -(-count // _CONNECTIONS)  # client processes
+        with side.server(_HOST, style="many") as (server, port), contextlib.ExitStack() as stack:
+            clients = []
+            for part in range(parts):
+                share = {"host": _HOST, "port": port, "connections": (count + part) // parts, **specification}
+                clients.append(stack.enter_context(side.worker(share)))
+                clients[-1].result("ready", _LIMIT)
+            before = server.cpu()
+            for client in clients:
+                client.tell("go")
+            results = [client.result("messages", _LIMIT) for client in clients]
+            cpu = server.cpu() - before
+        seconds = max(result["seconds"] for result in results)
+        messages = sum(result["messages"] for result in results)
+        return {
+            "bad": float(sum(result[kind] for result in results for kind in ("errors", "refused", "missing"))),
+            "p99": max(math.inf if result["p99"] is None else result["p99"] for result in results),
+            "server": cpu / seconds * 100,
+            "cpu": (cpu + sum(result["cpu"] for result in results)) / messages * 1e6,
+        }
+
+    def scale(self) -> list[Row]:
+        """What a byte costs with windows of different sizes, and a message among more and more connections."""
+        rows = []
+        for window in self._plan.windows:
+            label = f"window of {window:,} packets: CPU, both processes"
+
+            def measure(side: Side) -> Figures:
+                count = self._plan.megabytes[side.name] * 1_000_000
+                figures = self._client(side, {"role": "bulk", "bytes": count, "size": 64 << 10})
+                return {"cpu": figures["cpu"] * 1e9 / count}
+
+            found = self._once(label, self.sides({"sndwnd": window, "rcvwnd": window}, tcp=False), measure)
+            rows.append(Row(label, "ns/byte", found.get("cpu", {}), False, "flat"))
+        for count in self._plan.sessions:
+            label = f"{count:,} connections, {_MESSAGES:,} echoes of 1 KB a second in all: CPU, both processes"
+            rate = _MESSAGES / count
+            found = self._once(
+                label,
+                self.sides({}, tcp=False),
+                lambda side, count=count, rate=rate: self._load(side, count, rate),  # type: ignore[misc]
+            )
+            rows.append(Row(label, "us a message", found.get("cpu", {}), False, "flat"))
+        return rows
 
     def _once(
         self, name: str, sides: list[Side], measure: Callable[[Side], Figures]
@@ -250,6 +298,7 @@ PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "connects": Bench.connects,
     "idle": Bench.idle,
     "load": Bench.load,
+    "scale": Bench.scale,
 }
 
 
