@@ -18,6 +18,7 @@
 
 #define EVENTS 256            /* of one wait */
 #define BEHIND_TURNS 64       /* turns in a row in which RTOs are put off because something may wait to be read */
+#define REST_MS 5             /* without a turn: a session that has one after that is roused */
 #define TRIM_MS 1000          /* how often free packet buffers go back to the system */
 #define RESETS_RENEWAL 100    /* ms */
 #define RESETS_ALLOWED 100    /* in that time */
@@ -72,8 +73,8 @@ void engine_read_clock(struct engine *engine)
     if (now == engine->now)
         return;
     engine->now = now;
-    engine->active_before = engine->active;
-    engine->active = 0;
+    engine->roused_before = engine->roused;
+    engine->roused = 0;
 }
 
 #define STREAM_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
@@ -119,10 +120,8 @@ void engine_run_dirty(struct engine *engine)
             engine->dirty_tail = &engine->dirty;
         engine->dirty_count--;
         session->dirty = false;
-        if (session->turned != engine->now) {
-            session->turned = engine->now;
-            engine->active++;
-        }
+        engine->roused += engine->now - session->turned > REST_MS;
+        session->turned = engine->now;
         session_turn(session);
     }
     udp_batch_send(engine->outbox);
@@ -260,12 +259,12 @@ static void *run(void *argument)
             trimmed = engine->now;
         }
         int timeout = patience(engine);
-        uint32_t active = engine->active > engine->active_before ? engine->active : engine->active_before;
+        uint32_t roused = engine->roused > engine->roused_before ? engine->roused : engine->roused_before;
         atomic_store(&engine->asleep, true);
         if (post_waits(engine->post))
             timeout = 0;
         pthread_mutex_unlock(&engine->lock);
-        count = wait_for_events(&waiter, engine->epoll_fd, events, EVENTS, behind ? 0 : timeout, active);
+        count = wait_for_events(&waiter, engine->epoll_fd, events, EVENTS, timeout, roused);
         lock(engine);
         atomic_store(&engine->asleep, false);
     }

@@ -87,7 +87,7 @@ struct engine {
     struct session **dirty_tail;
     uint32_t dirty_count;
     bool behind;                    /* what has arrived may wait to be read: nothing is to be taken for lost */
-    uint32_t active, active_before; /* sessions that had a turn in this ms, in the one before that had any */
+    uint32_t roused, roused_before; /* sessions that had a turn after a rest: in this ms, in the one before */
     struct session *dead;           /* over, to be freed */
     struct endpoint *dead_endpoints;
     uint32_t session_count, endpoint_count, listener_count;

@@ -10,8 +10,8 @@ struct waiter { /* how eager the thread is to look for events a little longer be
     uint64_t trial; /* us: when the last of them began on trial */
 };
 
-/* As epoll_wait, `timeout` in ms. `active`: sessions that have had a turn within about a ms. */
+/* As epoll_wait, `timeout` in ms. `roused`: sessions that had a turn within about a ms after a longer rest. */
 int wait_for_events(struct waiter *waiter, int epoll_fd, struct epoll_event *events, int limit, int timeout,
-                    uint32_t active);
+                    uint32_t roused);
 
 #endif
