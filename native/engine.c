@@ -14,7 +14,7 @@
 #include "endpoint.h"
 #include "oob.h"
 #include "session.h"
-#include "wait.h"
+#include "waiting.h"
 
 #define EVENTS 256            /* of one wait */
 #define BEHIND_TURNS 64       /* turns in a row in which RTOs are put off because something may wait to be read */

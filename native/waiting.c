@@ -1,4 +1,4 @@
-#include "wait.h"
+#include "waiting.h"
 
 #include <sched.h>
 #include <stdbool.h>

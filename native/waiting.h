@@ -1,6 +1,6 @@
 /* How the engine's thread waits for events: it looks for them for a moment, sleeps, or lets them gather. */
-#ifndef KCPSOCKET_WAIT_H
-#define KCPSOCKET_WAIT_H
+#ifndef KCPSOCKET_WAITING_H
+#define KCPSOCKET_WAITING_H
 
 #include <stdint.h>
 #include <sys/epoll.h>
