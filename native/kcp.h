@@ -56,7 +56,7 @@ struct kcp_counters {
     uint64_t bytes_sent;        /* payload taken from the application */
     uint64_t bytes_received;    /* payload given to the application */
     uint64_t in_segs, out_segs; /* segments of every command */
-    uint64_t retrans_segs;      /* PUSH sent again, for any of the three reasons below */
+    uint64_t retrans_segs;      /* PUSH sent again, for any of the three reasons below, or twice at once */
     uint64_t fast_retrans_segs; /* ... overtaken by `resend` others */
     uint64_t early_retrans_segs; /* ... overtaken by one while nothing new was to be sent */
     uint64_t lost_segs;         /* ... RTO passed */

@@ -49,7 +49,7 @@ static void pack(struct packer *packer, enum wire_cmd cmd, uint32_t sn, uint32_t
 static void pack_acks(struct packer *packer)
 {
     struct kcp *kcp = packer->kcp;
-    for (uint32_t i = 0; i < kcp->ack_count; i++) {
+    for (uint32_t i = kcp_acks_first(kcp); i < kcp->ack_count; i++) {
         if (!kcp_ack_needed(kcp, i))
             continue;
         struct kcp_ack ack = kcp->acks[i];
@@ -57,7 +57,7 @@ static void pack_acks(struct packer *packer)
         if (wire_diff(ack.sn, kcp->rcv_nxt) >= 0)
             recv_at(kcp, ack.sn)->told = 1;
     }
-    kcp_acks_clear(kcp);
+    kcp_acks_sent(kcp);
 }
 
 static void pack_tell(struct packer *packer)
@@ -132,6 +132,30 @@ static uint16_t next_rto(const struct kcp *kcp, const struct send_slot *slot, en
     return (uint16_t)(rto < KCP_RTO_MAX ? rto : KCP_RTO_MAX);
 }
 
+/* Does `slot`, just sent again, go out twice? Whoever waits for it has waited for a round trip, and would for another
+ * if this transmission was lost too. Where little is sent that costs next to nothing, unless the slot may not have been
+ * lost at all. Where much is, it pays for one that was lost before and holds up everything behind the window. */
+static bool doubled(const struct kcp *kcp, const struct send_slot *slot)
+{
+    bool again = slot->xmit > 2;
+    if (!kcp->settings.nc)
+        return false;
+    if (kcp->snd_end == kcp->snd_nxt && kcp->in_flight <= KCP_THIN)
+        return again || slot->sure;
+    return again && kcp->snd_nxt - kcp->snd_una >= kcp_window(kcp);
+}
+
+/* Sends `slot` as it was just sent, in another datagram. At once, so that one number in the order of sending does for
+ * both: what came between them would seem to have overtaken the one, or to have been overtaken by the other. */
+static void transmit_double(struct packer *packer, uint32_t sn, struct send_slot *slot)
+{
+    struct kcp *kcp = packer->kcp;
+    kcp_bdp_spend(kcp);
+    packer_end(packer);
+    pack(packer, WIRE_PUSH, sn, slot->ts, slot->data, slot->length);
+    kcp->counters.retrans_segs++;
+}
+
 static void retransmit(struct packer *packer, uint32_t now)
 {
     struct kcp *kcp = packer->kcp;
@@ -157,6 +181,8 @@ static void retransmit(struct packer *packer, uint32_t now)
         }
         counters->retrans_segs++;
         transmit(packer, sn, now);
+        if (doubled(kcp, slot) && kcp_bdp_room(kcp) > 0)
+            transmit_double(packer, sn, slot);
     }
     if (overtaken > 0)
         kcp_cwnd_overtaken(kcp);

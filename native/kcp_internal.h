@@ -20,8 +20,12 @@ enum {
     KCP_RING_MIN = 16,         /* slots of a ring that is in use at all */
     KCP_RING_MAX = 65536,      /* slots: a full window and the closing PUSH behind it */
     KCP_ACKS_MAX = 4096,       /* ACKs that may wait; a caller flushes long before */
+    KCP_ACK_REPEATS = 2,       /* times that an ACK is repeated */
+    KCP_ACK_CREDIT = 128,      /* ACKs that each PUSH that came again, though acknowledged before, lets be repeated: */
+    KCP_ACK_CREDIT_MAX = 4096, /* some twice the bytes that it cost; and how many may be saved up */
     KCP_RESEND_MAX = 16,       /* a larger `resend` counts as this */
     KCP_FAST_LIMIT = 5,        /* fast and early retransmissions of one segment; from then on only its RTO counts */
+    KCP_THIN = 64,             /* packets in flight: so few, and nothing waiting, are of a stream that leaves room */
     KCP_PASSED = 16,           /* times kept for telling since when a transmission has been overtaken */
     KCP_REORDER_MS = 2000,     /* the least time without reordering after which less is tolerated, */
     KCP_REORDER_TRIPS = 16,    /* and the least number of round trips */
@@ -73,6 +77,7 @@ struct send_slot {
     uint8_t acked : 1; /* by its sn; una has not come this far yet */
     uint8_t lost : 2;  /* enum kcp_lost; not 0: its sn waits in kcp.lost */
     uint8_t cause : 2; /* enum kcp_lost: why the last transmission was made; 0: it is the first */
+    uint8_t sure : 1;  /* when lost: more says so than that its own ACK has not come */
 };
 
 /* A place of the receive window. */
@@ -92,7 +97,8 @@ struct number_queue {
 };
 
 struct kcp_ack {
-    uint32_t sn, ts; /* of the PUSH */
+    uint32_t sn, ts;  /* of the PUSH */
+    uint32_t repeats; /* times that it may still be repeated, once told */
 };
 
 /* At `ts`, ms, it was found that a transmission of this order had arrived, and none of a larger one before. */
@@ -191,9 +197,12 @@ struct kcp {
     uint32_t rcv_fin;    /* its sn */
     struct number_queue borrowed; /* sn of slots borrowed since the last kcp_settle */
 
-    /* Acknowledgements to send. */
+    /* Acknowledgements to send. Where they get lost, those ahead of una are repeated in the next datagrams that carry
+     * any: for want of an ACK the peer sends again what we have. */
     struct kcp_ack *acks;
+    uint32_t ack_told;            /* entries sent before, and to be repeated: the first */
     uint32_t ack_count, ack_size; /* entries in use, allocated */
+    uint32_t ack_credit;          /* repetitions that are still allowed */
     uint32_t ack_pushes;          /* PUSHes they stand for, */
     uint32_t ack_bytes;           /* and payload bytes; una speaks for most of them */
     uint32_t ack_ts;              /* ms: when the first of them came */
@@ -376,10 +385,13 @@ bool kcp_recv_open(struct kcp *kcp);
 /* Returns every buffer. */
 void kcp_recv_release(struct kcp *kcp);
 
+/* The first ACK that goes out with those that wait: as many told ones as fit in the datagram, none if none waits. */
+uint32_t kcp_acks_first(const struct kcp *kcp);
+
 /* True when ACK `index` should go out: una does not say it already, or it is the last. */
 bool kcp_ack_needed(const struct kcp *kcp, uint32_t index);
 
-/* All ACKs that waited are on their way. */
-void kcp_acks_clear(struct kcp *kcp);
+/* All ACKs that waited are on their way; keeps those to be repeated. */
+void kcp_acks_sent(struct kcp *kcp);
 
 #endif

@@ -62,6 +62,7 @@ static void mark(struct kcp *kcp, uint32_t sn, enum kcp_lost why)
     struct send_slot *slot = send_at(kcp, sn);
     if (!slot->lost && number_queue_push(&kcp->lost, sn, 2 * KCP_RING_MAX)) {
         slot->lost = why & 3;
+        slot->sure = why != KCP_LOST_TIMEOUT;
         kcp->bdp.lost++;
     }
 }
@@ -172,6 +173,29 @@ static bool overtaken(const struct kcp *kcp, const struct send_slot *slot)
            slot->fast < KCP_FAST_LIMIT;
 }
 
+/* Puts off `*due`, when the RTO of `slot` passes, until the ACK of what was sent next should have come, if that was
+ * soon after. It tells more than a time-out does: una if only an ACK was lost, or else that `slot` was overtaken. False when
+ * nothing was sent soon after, so that the lack of its own ACK is all that says that `slot` was lost. */
+static bool await_next(const struct kcp *kcp, const struct send_slot *slot, uint32_t *due)
+{
+    const struct number_queue *log = &kcp->log;
+    uint32_t order = slot->order + 1, srtt = (uint32_t)kcp->srtt8 / 8;
+    if (!kcp->measured || wire_diff(order, log->head) < 0 || wire_diff(order, log->tail) >= 0)
+        return false;
+    uint32_t sn = *number_at(log, order);
+    if (wire_diff(sn, kcp->snd_una) < 0)
+        return true;
+    const struct send_slot *next = send_at(kcp, sn);
+    if (next->acked)
+        return true;
+    if (next->ts - slot->ts > srtt / 4)
+        return false;
+    uint32_t time = next->ts + srtt + kcp->settings.interval;
+    if (wire_diff(time, *due) > 0)
+        *due = time;
+    return true;
+}
+
 void kcp_find_timeouts(struct kcp *kcp, uint32_t now)
 {
     if (kcp->in_flight == 0 || wire_diff(now, kcp->rto_bound) < 0)
@@ -185,8 +209,10 @@ void kcp_find_timeouts(struct kcp *kcp, uint32_t now)
         uint32_t due = slot->resendts;
         if (wire_diff(slot->ts + least, due) > 0)
             due = slot->ts + least; /* round trips have become longer since */
+        bool sure = await_next(kcp, slot, &due);
         if (wire_diff(now, due) >= 0) {
             mark(kcp, sn, overtaken(kcp, slot) ? KCP_LOST_FAST : KCP_LOST_TIMEOUT);
+            slot->sure |= sure;
             if (slot->lost)
                 continue; /* its transmission, in this flush, lowers the bound again */
             due = now + kcp->settings.interval;

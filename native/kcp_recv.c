@@ -27,11 +27,15 @@ static void acknowledge(struct kcp *kcp, const struct wire_segment *segment, uin
         kcp->ack_ts = now;
     kcp->ack_bytes += segment->len;
     /* One that una speaks for is only sent as the last of all: the next takes its place. */
-    bool replace = kcp->ack_count > 0 && wire_diff(kcp->acks[kcp->ack_count - 1].sn, kcp->rcv_nxt) < 0;
-    if (!replace && reserve_ack(kcp))
+    bool waits = kcp->ack_count > kcp->ack_told;
+    bool replace = waits && wire_diff(kcp->acks[kcp->ack_count - 1].sn, kcp->rcv_nxt) < 0;
+    if (!replace && reserve_ack(kcp)) {
         kcp->ack_count++;
-    if (kcp->ack_count > 0)
-        kcp->acks[kcp->ack_count - 1] = (struct kcp_ack){.sn = segment->sn, .ts = segment->ts};
+        waits = true;
+    }
+    if (waits)
+        kcp->acks[kcp->ack_count - 1] =
+            (struct kcp_ack){.sn = segment->sn, .ts = segment->ts, .repeats = KCP_ACK_REPEATS};
     else
         kcp->tell = true; /* no memory for even one: a WINS carries una too */
     if (kcp->settings.acknodelay || kcp->ack_pushes >= kcp->settings.mtu / WIRE_HEADER || kcp->ack_bytes > kcp->mss)
@@ -46,13 +50,47 @@ bool kcp_ack_needed(const struct kcp *kcp, uint32_t index)
     return wire_diff(sn, kcp->rcv_head + kcp->rcv_size) < 0 && recv_at(kcp, sn)->present;
 }
 
-void kcp_acks_clear(struct kcp *kcp)
+/* `sn` has come again. If it was because our ACK was lost, other ACKs may be, too. */
+static void note_repeat(struct kcp *kcp, uint32_t sn)
 {
-    kcp->ack_count = 0;
+    bool ahead = wire_diff(sn, kcp->rcv_nxt) >= 0;
+    if (ahead ? recv_at(kcp, sn)->told : wire_diff(sn, kcp->told_una) < 0)
+        kcp->ack_credit = kcp->ack_credit < KCP_ACK_CREDIT_MAX ? kcp->ack_credit + KCP_ACK_CREDIT : KCP_ACK_CREDIT_MAX;
+}
+
+uint32_t kcp_acks_first(const struct kcp *kcp)
+{
+    uint32_t room = kcp->settings.mtu / WIRE_HEADER, fresh = kcp->ack_count - kcp->ack_told;
+    if (fresh == 0)
+        return kcp->ack_count;
+    uint32_t most = fresh < room ? room - fresh : 0;
+    return kcp->ack_told > most ? kcp->ack_told - most : 0;
+}
+
+/* Keeps the ACKs that are to be repeated, of those that have just been sent. */
+static void keep_told(struct kcp *kcp)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = kcp_acks_first(kcp); i < kcp->ack_count; i++) {
+        struct kcp_ack ack = kcp->acks[i];
+        if (i < kcp->ack_told) {
+            ack.repeats--;
+            kcp->ack_credit--;
+        }
+        if (ack.repeats > 0 && kept < kcp->ack_credit && wire_diff(ack.sn, kcp->rcv_nxt) >= 0)
+            kcp->acks[kept++] = ack;
+    }
+    kcp->ack_told = kcp->ack_count = kept;
+}
+
+void kcp_acks_sent(struct kcp *kcp)
+{
+    if (kcp->ack_count > kcp->ack_told)
+        keep_told(kcp);
     kcp->ack_pushes = 0;
     kcp->ack_bytes = 0;
     kcp->ack_now = false;
-    if (kcp->ack_size > 4 * KCP_RING_MIN) {
+    if (kcp->ack_count == 0 && kcp->ack_size > 4 * KCP_RING_MIN) {
         free(kcp->acks);
         kcp->acks = NULL;
         kcp->ack_size = 0;
@@ -147,8 +185,10 @@ void kcp_push_in(struct kcp *kcp, const struct wire_segment *segment, const uint
         known = recv_at(kcp, sn)->present;
     }
     if (known) {
-        if (!recovered)
+        if (!recovered) {
             kcp->counters.repeat_segs++;
+            note_repeat(kcp, sn);
+        }
         acknowledge(kcp, segment, now);
         kcp->ack_now = true; /* our last ACK was lost or late */
         return;

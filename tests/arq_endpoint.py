@@ -163,5 +163,5 @@ class Endpoint:
         self.now = (self.now + ms) % 2**32
 
     def pushes(self) -> list[int]:
-        """Flushes, and returns the sn of each PUSH."""
-        return [segment.sn for segment in self.flush() if segment.cmd == PUSH]
+        """Flushes, and returns the sn of each PUSH; once, if it goes out twice."""
+        return list(dict.fromkeys(segment.sn for segment in self.flush() if segment.cmd == PUSH))

@@ -121,7 +121,8 @@ def test_what_was_late_once_is_waited_for_that_long() -> None:
     sender.endpoint.advance(15)
     assert sender.flush() == []
     sender.ack(first)
-    assert sender.endpoint.state().counters.retrans_segs == 1  # that of lose()
+    assert sender.endpoint.state().counters.early_retrans_segs == 0
+    assert sender.endpoint.state().counters.fast_retrans_segs == 1  # that of lose()
 
 
 def test_in_the_order_of_sending_each_has_its_time() -> None:
@@ -348,6 +349,12 @@ def bulk(there: Path, back: Path, settings: Settings = BULK, seed: int = 1) -> N
     return transfer((settings, settings), (DATA, b""), (there, back), seed)
 
 
+def found_lost(network: Network) -> int:
+    """Transmissions of the first peer that it took for lost. Some of their repetitions go out twice."""
+    counters = network.counters[0]
+    return counters["fast_retrans_segs"] + counters["early_retrans_segs"] + counters["lost_segs"]
+
+
 @pytest.mark.parametrize("jitter", [3, 5, 9])
 def test_jitter_repeats_next_to_nothing(jitter: int) -> None:
     network = bulk(Path(delay=18, jitter=jitter), Path(delay=18, jitter=jitter))
@@ -362,7 +369,7 @@ def test_jitter_does_not_shut_the_congestion_window(nc: bool) -> None:
 
 def test_jitter_and_loss_repeat_what_was_lost() -> None:
     network = bulk(Path(delay=18, jitter=5, loss=0.05), Path(delay=18, jitter=5))
-    assert network.lost[0] <= network.counters[0]["retrans_segs"] < 1.1 * network.lost[0]
+    assert 0.97 * network.lost[0] <= found_lost(network) < 1.1 * network.lost[0]
 
 
 def test_jitter_and_loss_both_ways_stay_within_the_price_of_lost_acks() -> None:
@@ -373,9 +380,8 @@ def test_jitter_and_loss_both_ways_stay_within_the_price_of_lost_acks() -> None:
 
 def test_loss_alone_is_not_waited_for() -> None:
     network = bulk(Path(delay=20, loss=0.05), Path(delay=20))
-    counters = network.counters[0]
-    assert counters["retrans_segs"] == network.lost[0]
-    assert counters["spurious_segs"] == 0
+    assert 0.97 * network.lost[0] <= found_lost(network) <= network.lost[0]
+    assert network.counters[0]["spurious_segs"] == 0
     assert network.elapsed < 1000
 
 
