@@ -31,7 +31,7 @@ struct kcp_settings {
     uint32_t mtu;       /* bytes a datagram may have here: the UDP payload less crypto and FEC headers */
     uint32_t sndwnd;    /* send window, packets, 1 to KCP_WINDOW_MAX */
     uint32_t rcvwnd;    /* receive window, packets, 1 to KCP_WINDOW_MAX */
-    uint32_t interval;  /* ms an ACK may wait for company; also the floor of RTO's variance term */
+    uint32_t interval;  /* ms an ACK may wait for company; also, with 5 ms, the floor of RTO's variance term */
     uint32_t resend;    /* segments overtaking one before it is sent again, over 16 as 16; 0: never. At once on a path
                          * that keeps their order, else when it is later than the path has been seen to make one */
     uint32_t dead_link; /* transmissions of one segment after which, with user_timeout passed too, the link is dead */

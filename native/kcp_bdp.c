@@ -216,9 +216,7 @@ void kcp_bdp_delivered(struct kcp *kcp, uint32_t packets, uint32_t now)
     struct bdp *bdp = &kcp->bdp;
     bdp->delivered += packets;
     uint32_t most = smaller(bdp->fit + bdp->fit / 2, KCP_WINDOW_MAX);
-    /* A queue that is half full now is seen sooner here than at the end of the round. */
-    bool filling = (uint32_t)kcp->srtt8 / 8 > bdp->trip + queue_allowed(kcp) / 2;
-    if (bdp->ramp && bdp->limited && !filling && bdp->limit < most)
+    if (bdp->ramp && bdp->limited && bdp->limit < most)
         bdp->limit = smaller(bdp->limit + packets, most);
     if (bdp->trip != UINT32_MAX && now - bdp->round_ts >= larger((uint32_t)kcp->srtt8 / 8, KCP_BDP_ROUND_MIN))
         end_round(kcp, now);

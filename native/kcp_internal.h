@@ -44,6 +44,7 @@ enum {
     KCP_RTO_DEFAULT = 200,     /* ms, before the first RTT sample */
     KCP_RTO_MIN = 100,         /* ms */
     KCP_RTO_MIN_NODELAY = 30,  /* ms */
+    KCP_TIMER_LATE = 5,        /* ms that a peer's timer may be late with an ACK, or the next segment that calls for one */
     KCP_RTO_MAX = 60000,       /* ms; an RTT sample must be smaller as well */
     KCP_WINDOW_INITIAL = 32,   /* packets that the peer is taken to have room for until it says */
     KCP_SSTHRESH_MIN = 2,      /* packets */

@@ -174,8 +174,8 @@ static bool overtaken(const struct kcp *kcp, const struct send_slot *slot)
 }
 
 /* Puts off `*due`, when the RTO of `slot` passes, until the ACK of what was sent next should have come, if that was
- * soon after. It tells more than a time-out does: una if only an ACK was lost, or else that `slot` was overtaken. False when
- * nothing was sent soon after, so that the lack of its own ACK is all that says that `slot` was lost. */
+ * soon after. It tells more than a time-out does: una if only an ACK was lost, or else that `slot` was overtaken. False
+ * when nothing was sent soon after, so that the lack of its own ACK is all that says that `slot` was lost. */
 static bool await_next(const struct kcp *kcp, const struct send_slot *slot, uint32_t *due)
 {
     const struct number_queue *log = &kcp->log;

@@ -188,8 +188,8 @@ void kcp_rto_update(struct kcp *kcp)
     uint32_t rto = KCP_RTO_DEFAULT;
     if (kcp->measured) {
         uint32_t spread = (uint32_t)kcp->rttvar32 / 8; /* 4 * rttvar */
-        if (spread < kcp->settings.interval)
-            spread = kcp->settings.interval;
+        if (spread < kcp->settings.interval + KCP_TIMER_LATE)
+            spread = kcp->settings.interval + KCP_TIMER_LATE; /* an ACK may wait so long for company */
         if (spread < kcp->reorder.trip)
             spread = kcp->reorder.trip; /* what may come so late is not to be sent again before */
         rto = (uint32_t)kcp->srtt8 / 8 + spread;

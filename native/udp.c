@@ -384,7 +384,8 @@ static void unpack(struct udp_inbox *inbox, int i, struct udp_socket *udp, struc
 bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t now, uint64_t *dropped,
                  void (*deliver)(void *context, struct udp_datagram *datagram), void *context)
 {
-    int count = udp->expected == 1 ? receive_one(inbox, udp, now) : receive_many(inbox, udp);
+    int asked = udp->expected;
+    int count = asked == 1 ? receive_one(inbox, udp, now) : receive_many(inbox, udp);
     if (count < 0) /* a pending ICMP error takes one call; what waits behind it still is to be received */
         return errno != EAGAIN && errno != EWOULDBLOCK && errno != EBADF;
     for (int i = 0; i < count; i++) {
@@ -396,7 +397,7 @@ bool udp_receive(struct udp_inbox *inbox, struct udp_socket *udp, uint64_t now, 
         else
             unpack(inbox, i, udp, &datagram, deliver, context);
     }
-    return count == INBOX_MESSAGES;
+    return asked > 1 && count == asked;
 }
 
 bool udp_next_error(struct udp_socket *udp, struct address *peer, int *error)

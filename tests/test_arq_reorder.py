@@ -330,13 +330,13 @@ def test_round_trips_that_become_longer_put_timeouts_off() -> None:
         (sn,) = sender.send(1)
         sender.endpoint.advance(80)
         sender.ack(sn, una=sn + 1)
-    assert sender.endpoint.state().rto == 100
+    assert sender.endpoint.state().rto == 105
     (first,) = sender.send(1)
     sender.endpoint.advance(90)
     sender.ack(sn, ts=sender.endpoint.now - 300)
-    sender.endpoint.advance(10)
+    sender.endpoint.advance(15)
     assert sender.flush() == []
-    assert sender.endpoint.deadline() == sender.endpoint.state().srtt + 20 - 100
+    assert sender.endpoint.deadline() == sender.endpoint.state().srtt + 20 - 105
     sender.endpoint.advance(sender.endpoint.deadline())
     assert sender.flush() == [first]
     assert sender.endpoint.state().counters.lost_segs == 1

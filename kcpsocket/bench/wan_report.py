@@ -73,6 +73,21 @@ def _goals(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+_SUMMED = ("kcpsocket fast2", "kcpsocket fast2 fec", "kcp-go fast2", "TCP cubic", "TCP bbr")
+
+
+def _glance(results: list[dict[str, Any]], links: list[str]) -> list[str]:
+    """The figures of a few sides, a link a line: goodput, a stroke, and the p99 of the messages' latency."""
+    by = {(row["link"], row["side"]): row for row in results}
+    sides = [side for side in _SUMMED if any(row["side"] == side for row in results)]
+    lines = []
+    for name in links:
+        found = [by.get((name, side)) for side in sides]
+        pairs = [("-", "-") if row is None else (cells(row)[0], cells(row)[4]) for row in found]
+        lines.append([name, *(f"{goodput} / {latency}" for goodput, latency in pairs)])
+    return table(["Mbit/s / p99 ms", *sides], lines)
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The whole report."""
     plan, results = report["plan"], report["results"]
@@ -84,6 +99,8 @@ def markdown(report: dict[str, Any]) -> str:
         "100 ms. Wire: bytes of IP packets sent for each byte delivered; wire back: the same, of the acknowledging "
         "side. fec: 10 data and 3 parity packets.",
     ]
+    lines += ["", "### At a glance", "", "Goodput of the bulk transfer, and p99 latency of the messages.", ""]
+    lines += _glance(results, list(report["links"]))
     for name in report["links"]:
         lines += ["", f"### {name}", ""]
         rows = [row for row in results if row["link"] == name]
