@@ -40,6 +40,7 @@ struct kcp_settings {
     bool nc;            /* no congestion window */
     bool bdp_limit;     /* without one, no more in flight than the path carries */
     bool acknodelay;    /* acknowledge every batch of input at once */
+    bool fec;           /* lost datagrams may be rebuilt by the peer, later than others come */
 };
 
 /* Where a flush puts its datagrams. */

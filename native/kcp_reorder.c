@@ -14,7 +14,10 @@
  *
  * una is the usual witness, since receivers leave out ACKs that una covers; but only for the segment that it waited
  * for: of those behind, ACKs may just have been lost. The una that came at once may have been lost as well, so what it
- * teaches goes only some way beyond what is known. */
+ * teaches goes only some way beyond what is known.
+ *
+ * A packet that error correction rebuilt is acknowledged as late as its group was complete, which is no sign of
+ * reordering: with FEC, a quarter of a round trip is the most that is tolerated (RACK's own beginning), else a whole. */
 #include "kcp_internal.h"
 
 static uint32_t larger(uint32_t a, uint32_t b)
@@ -96,7 +99,7 @@ static void tolerate(const struct kcp *kcp, uint32_t late, bool proven, uint32_t
         needed = larger(needed, known); /* the first is hardly the worst */
     if (!proven)
         needed = smaller(needed, known + known / 4 + 1);
-    needed = smaller(needed, larger(srtt(kcp), 1));
+    needed = smaller(needed, larger(kcp->settings.fec ? srtt(kcp) / 4 : srtt(kcp), 1));
     *seen = larger(*seen, needed);
     *tolerated = larger(*tolerated, needed);
 }

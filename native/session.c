@@ -41,6 +41,7 @@ static void settings_of(const struct session *session, struct kcp_settings *sett
         .nc = config->nc,
         .bdp_limit = config->bdp_limit,
         .acknodelay = config->acknodelay,
+        .fec = config->datashard > 0,
     };
 }
 

@@ -71,6 +71,7 @@ class Settings:
     nc: bool = True
     acknodelay: bool = False
     bdp_limit: bool = True
+    fec: bool = False
 
 
 class Endpoint:

@@ -125,6 +125,21 @@ def test_what_was_late_once_is_waited_for_that_long() -> None:
     assert sender.endpoint.state().counters.fast_retrans_segs == 1  # that of lose()
 
 
+@pytest.mark.parametrize(("fec", "most"), [(False, 80), (True, 20)])
+def test_what_error_correction_rebuilt_is_hardly_waited_for(fec: bool, most: int) -> None:
+    """Its ACK is as late as the group was complete: a quarter of the round trip is tolerated, else a whole one."""
+    sender = Sender()
+    sender.lose()
+    sender.endpoint.configure(dataclasses.replace(SMALL, resend=5, fec=fec))
+    first, *others = sender.send(4)
+    sender.endpoint.advance(80)
+    sender.ack(*others)
+    sender.send(1)
+    sender.endpoint.advance(150)
+    sender.ack(first)
+    assert most <= sender.reordering <= most + 10  # the round trip has become longer
+
+
 def test_in_the_order_of_sending_each_has_its_time() -> None:
     sender = Sender()
     sender.reorder(late=8)
