@@ -10,7 +10,7 @@
 #define SPIN_CREDIT 8      /* and about how many failures end it */
 #define SPIN_ROUSED 8      /* not with more sessions roused than these */
 
-#define GATHER_US 100      /* how long to let events gather, */
+#define GATHER_US 300      /* how long to let events gather, */
 #define GATHER_ROUSED 32   /* with more sessions roused than these */
 #define GATHER_EVENTS 4    /* when fewer events than these are there */
 

@@ -83,7 +83,7 @@ def _glance(results: list[dict[str, Any]], links: list[str]) -> list[str]:
     lines = []
     for name in links:
         found = [by.get((name, side)) for side in sides]
-        pairs = [("-", "-") if row is None else (cells(row)[0], cells(row)[4]) for row in found]
+        pairs = [("-", "-") if row is None else (cells(row)[0], cells(row)[4] or "failed") for row in found]
         lines.append([name, *(f"{goodput} / {latency}" for goodput, latency in pairs)])
     return table(["Mbit/s / p99 ms", *sides], lines)
 
@@ -163,7 +163,7 @@ def plots(report: dict[str, Any], directory: Path) -> list[Path]:
             if part == "messages":
                 axes.set_yscale("log")
             axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
         path = directory / f"wan-{value}.png"
         figure.savefig(path, dpi=110)
         paths.append(path)
