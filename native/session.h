@@ -32,7 +32,7 @@ struct session {
     bool dirty;                  /* on the engine's list of those with a turn due */
     bool flush;                  /* the turn must flush */
     bool readable, writable;     /* the stream, as far as we know (edges) */
-    bool room_watched;           /* the end of `writable` is reported, */
+    bool room_watched;           /* room in the stream is reported, */
     uint8_t room_needless;       /* ... and was, this often, while nothing waited for it */
     bool eof_near;               /* a hang-up of at least the writing half was reported: read on to the end of file */
     uint8_t shut;                /* what the application said it shut down: 1 reading, 2 writing */

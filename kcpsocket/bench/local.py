@@ -148,19 +148,17 @@ class Bench:
         kept = ("seconds", "median", "p99", "errors")
         return {**{name: float(result[name]) for name in kept if name in result}, "cpu": cpu}
 
+    def _bulk(self, side: Side) -> Figures:
+        count = self._plan.megabytes[side.name] * 1_000_000
+        figures = self._client(side, {"role": "bulk", "bytes": count, "size": 64 << 10})
+        return {"MB/s": count / 1e6 / figures["seconds"], "ns/byte": figures["cpu"] * 1e9 / count}
+
     def bulk(self) -> list[Row]:
         """Throughput and CPU."""
         rows = []
         goals = {"null": "8 x", "aes": "6 x", "aes + FEC 10/3": "4 x"}
         for name, settings in _CIPHERED.items():
-            sides = self.sides(settings, tcp=not settings)
-
-            def measure(side: Side) -> Figures:
-                count = self._plan.megabytes[side.name] * 1_000_000
-                figures = self._client(side, {"role": "bulk", "bytes": count, "size": 64 << 10})
-                return {"MB/s": count / 1e6 / figures["seconds"], "ns/byte": figures["cpu"] * 1e9 / count}
-
-            found = self._rounds(f"bulk, {name}", sides, measure)
+            found = self._rounds(f"bulk, {name}", self.sides(settings, tcp=not settings), self._bulk)
             rows.append(Row(f"bulk, {name}", "MB/s", found.get("MB/s", {}), True, goals[name]))
             rows.append(Row(f"CPU, both processes: bulk, {name}", "ns/byte", found.get("ns/byte", {}), False, "3 x"))
         return rows
@@ -266,14 +264,8 @@ class Bench:
         rows = []
         for window in self._plan.windows:
             label = f"window of {window:,} packets: CPU, both processes"
-
-            def measure(side: Side) -> Figures:
-                count = self._plan.megabytes[side.name] * 1_000_000
-                figures = self._client(side, {"role": "bulk", "bytes": count, "size": 64 << 10})
-                return {"cpu": figures["cpu"] * 1e9 / count}
-
-            found = self._once(label, self.sides({"sndwnd": window, "rcvwnd": window}, tcp=False), measure)
-            rows.append(Row(label, "ns/byte", found.get("cpu", {}), False, "flat"))
+            found = self._once(label, self.sides({"sndwnd": window, "rcvwnd": window}, tcp=False), self._bulk)
+            rows.append(Row(label, "ns/byte", found.get("ns/byte", {}), False, "flat"))
         for count in self._plan.sessions:
             label = f"{count:,} connections, {_MESSAGES:,} echoes of 1 KB a second in all: CPU, both processes"
             rate = _MESSAGES / count
